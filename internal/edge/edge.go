@@ -1,0 +1,261 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	"transship/internal/gate"
+	"transship/internal/journal"
+	"transship/internal/monitor"
+	"transship/internal/routing"
+)
+
+// ErrStale says that an edge was given a table older than the one it has.
+var ErrStale = errors.New("the routing table is older than the edge's")
+
+// ErrHoldLost says that a step of the flip came after the hold had run out: writes have gone on to the old backend.
+var ErrHoldLost = gate.ErrHoldLost
+
+// Config is what an edge needs to know of its node.
+type Config struct {
+	Name      string
+	Upstreams []Upstream
+	// Directory holds the generated files.
+	Directory string
+	// TestCommand and ReloadCommand are nginx's, as an argument list each.
+	TestCommand, ReloadCommand []string
+	// StatusURL is where nginx answers with the generation it has.
+	StatusURL string
+	// GateAddress is the gate as nginx writes it in proxy_pass: http://127.0.0.1:9099, or http://unix:/path:.
+	GateAddress string
+	// Journal and Traffic are the logs that nginx writes.
+	Journal, Traffic string
+	// State is the file in which the edge remembers its table.
+	State string
+	// RetryAfter is what refused clients are told.
+	RetryAfter time.Duration
+}
+
+// Edge is one proxy node.
+type Edge struct {
+	Config
+	log     *slog.Logger
+	gate    *gate.Gate
+	traffic *monitor.Traffic
+
+	// mu is held while a table is applied, so that tables take effect one after the other.
+	mu    sync.Mutex
+	state state
+
+	// expired tells that a lease ran out, once for each.
+	expired func(routing.Route)
+}
+
+// New makes the edge with what it remembers. expired is called, on a goroutine of its own, when a lease runs out unrenewed.
+func New(c Config, log *slog.Logger, expired func(routing.Route)) (*Edge, error) {
+	s, err := loadState(c.State)
+	if err != nil {
+		return nil, err
+	}
+	e := &Edge{Config: c, log: log.With("edge", c.Name), gate: gate.New(log, c.RetryAfter), traffic: monitor.NewTraffic(), state: s, expired: expired}
+	e.setGate(s)
+	return e, nil
+}
+
+// Gate is what answers nginx's subrequests.
+func (e *Edge) Gate() *gate.Gate { return e.gate }
+
+// Run follows the logs and ends holds at their deadline, until ctx ends.
+func (e *Edge) Run(ctx context.Context) error {
+	var wait sync.WaitGroup
+	wait.Go(func() { e.followJournal(ctx) })
+	wait.Go(func() { e.traffic.Follow(ctx, e.Traffic, e.log) })
+	wait.Go(func() { e.watchLeases(ctx) })
+	wait.Wait()
+	return ctx.Err()
+}
+
+// Applied says what an edge did with a table.
+type Applied struct {
+	Edge       string `json:"edge"`
+	Generation int64  `json:"generation"`
+	// Reload is how long nginx took from the reload command until no old process took requests; 0 when nothing had to be reloaded.
+	Reload time.Duration `json:"reload_ns"`
+}
+
+// Apply takes a table: gate first, then disk, then nginx, and confirms it. Doing it again with the same table changes nothing. Errors that
+// match ErrStale, ErrHoldLost, ErrRejected or ErrUnwritable are final for this table, and leave the edge as it was.
+func (e *Edge) Apply(ctx context.Context, t routing.Table) (Applied, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	before := e.state
+	next, err := before.next(t, time.Now())
+	if err != nil {
+		return Applied{}, fmt.Errorf("edge %s: %w", e.Name, err)
+	}
+	reload, err := e.become(ctx, next)
+	if err == nil {
+		// A hold whose deadline passed while nginx was still being told has let writes through.
+		err = stillHeld(before, next)
+	}
+	if err != nil {
+		// The same goes back the way it came; the caller's context may be over, the edge's state must not depend on it.
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
+		defer cancel()
+		if _, undoErr := e.become(undo, before); undoErr != nil {
+			err = errors.Join(err, fmt.Errorf("going back to generation %d: %w", before.Table.Generation, undoErr))
+		}
+		return Applied{}, err
+	}
+	return Applied{Edge: e.Name, Generation: t.Generation, Reload: reload}, nil
+}
+
+// stillHeld checks, after a step of the flip took effect, that the hold it rests on was in place until then.
+func stillHeld(before, after state) error {
+	for p, l := range after.Leases {
+		had := before.Leases[p]
+		if l.Mode != had.Mode && had.Mode == routing.Held && had.Hold == l.Hold && !time.Now().Before(had.Deadline) {
+			return fmt.Errorf("%s became %s too late: %w", p, l.Mode, ErrHoldLost)
+		}
+	}
+	return nil
+}
+
+// become puts a state in force. e.mu is held.
+func (e *Edge) become(ctx context.Context, s state) (time.Duration, error) {
+	files, err := e.Render(s.Table, s.deadlines())
+	if err != nil {
+		return 0, err
+	}
+	e.setGate(s)
+	e.state = s
+	if err := s.save(e.State); err != nil {
+		return 0, fmt.Errorf("edge %s: %w: %w", e.Name, ErrUnwritable, err)
+	}
+	changed, err := e.install(ctx, files)
+	if err != nil {
+		return 0, err
+	}
+	if !changed && e.has(ctx, s.Table.Generation) {
+		return 0, nil
+	}
+	begin := time.Now()
+	if err := e.reload(ctx, s.Table.Generation); err != nil {
+		return 0, err
+	}
+	return time.Since(begin), nil
+}
+
+// setGate makes the gate follow a state. A prefix that the state does not watch is forgotten.
+func (e *Edge) setGate(s state) {
+	keep := map[routing.Prefix]bool{}
+	for _, r := range s.Table.Routes {
+		if r.Mode == routing.Open {
+			continue
+		}
+		keep[r.Prefix] = true
+		rule := gate.Rule{Mode: r.Mode, Backend: r.Backend}
+		if l, ok := s.Leases[r.Prefix]; ok {
+			rule.Hold, rule.Deadline = l.Hold, l.Deadline
+			if r.Mode == routing.Held {
+				rule.Sessions = r.Backend
+			}
+			if l.Lost {
+				rule = gate.Rule{Mode: routing.Watched, Backend: r.Backend}
+			}
+		}
+		if have, ok := e.gate.Rule(r.Prefix); ok && (have == rule || have.Hold != "" && have.Hold == rule.Hold && have.Mode == rule.Mode) {
+			continue // told again; a drain that is over stays over
+		}
+		e.gate.Set(r.Prefix, rule)
+	}
+	for _, p := range e.gate.Prefixes() {
+		if !keep[p] {
+			e.gate.Drop(p)
+		}
+	}
+}
+
+func (s state) deadlines() map[routing.Prefix]time.Time {
+	ends := map[routing.Prefix]time.Time{}
+	for p, l := range s.Leases {
+		ends[p] = l.Deadline
+	}
+	return ends
+}
+
+// watchLeases ends holds at their deadline and tells of leases that ran out.
+func (e *Edge) watchLeases(ctx context.Context) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	told := map[string]bool{}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, r := range e.runOut(ctx) {
+			if id := r.Hold + string(r.Mode); !told[id] {
+				told[id] = true
+				go e.expired(r)
+			}
+		}
+	}
+}
+
+func (e *Edge) runOut(ctx context.Context) (out []routing.Route) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	next := state{Table: e.state.Table, Leases: maps.Clone(e.state.Leases)}
+	changed := false
+	for p, l := range e.state.Leases {
+		if time.Now().Before(l.Deadline) {
+			continue
+		}
+		r, _ := e.state.Table.Lookup(p)
+		out = append(out, r)
+		if l.Mode == routing.Held && !l.Lost {
+			l.Lost, changed = true, true
+			next.Leases[p] = l
+			e.log.Warn("hold ran out, writes go on to the backend they had", "prefix", p, "hold", l.Hold, "backend", r.Backend)
+		}
+	}
+	if changed {
+		// nginx's own clock has let writes pass already; its file is the same, so nothing is reloaded.
+		if _, err := e.become(ctx, next); err != nil {
+			e.log.Error("after a hold ran out", "error", err)
+		}
+	}
+	return out
+}
+
+// has reports whether nginx answers with the generation.
+func (e *Edge) has(ctx context.Context, generation int64) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return e.confirmedOnce(ctx, generation)
+}
+
+func (e *Edge) followJournal(ctx context.Context) {
+	// Sessions that are still open were opened within the last few megabytes; the gate is told of everything from there on.
+	from, err := journal.End(e.Journal)
+	if err != nil {
+		e.log.Error("journal", "error", err)
+	}
+	from.Offset = max(0, from.Offset-4<<20)
+	for entry, err := range journal.Follow(ctx, e.Journal, from, 5*time.Millisecond) {
+		if err != nil {
+			if from.Offset == 0 || entry.Position == (journal.Position{}) {
+				e.log.Warn("journal", "error", err)
+			}
+			continue // the first line after an offset in the middle is a part of one
+		}
+		e.gate.Ended(entry)
+	}
+}

@@ -1,0 +1,54 @@
+package edge
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// workers returns the worker processes of the nginx master to which the worker pid belongs, itself included, that still take connections. It is empty
+// where /proc does not show them, as from another container.
+func workers(pid int) []int {
+	if !accepts(pid) {
+		return nil
+	}
+	master := parent(pid)
+	var pids []int
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, stat := range stats {
+		if other, err := strconv.Atoi(filepath.Base(filepath.Dir(stat))); err == nil && parent(other) == master && accepts(other) {
+			pids = append(pids, other)
+		}
+	}
+	return pids
+}
+
+// accepts reports whether a process is an nginx worker that has not been told to stop: nginx says so in the process title.
+func accepts(pid int) bool {
+	title, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	return err == nil && bytes.HasPrefix(title, []byte("nginx: worker process")) && !bytes.Contains(title, []byte("shutting down"))
+}
+
+// running reports whether a process exists. It is true where that cannot be told.
+func running(pid int) bool {
+	_, err := os.Stat(filepath.Join("/proc", strconv.Itoa(pid)))
+	return !os.IsNotExist(err) || pid == 0
+}
+
+// parent returns the parent process, or 0.
+func parent(pid int) int {
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return 0
+	}
+	// The name, in parentheses, may hold anything; the state and the parent follow it (proc(5)).
+	_, rest, _ := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " ")
+	fields := strings.Fields(rest)
+	if len(fields) < 2 {
+		return 0
+	}
+	ppid, _ := strconv.Atoi(fields[1])
+	return ppid
+}

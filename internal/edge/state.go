@@ -1,0 +1,87 @@
+package edge
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"transship/internal/routing"
+)
+
+// state is what an edge remembers across restarts. It is on disk, synced, before a table is acknowledged.
+type state struct {
+	Table routing.Table `json:"table"`
+	// Leases has, for each parked prefix, when its present mode runs out.
+	Leases map[routing.Prefix]lease `json:"leases,omitempty"`
+}
+
+type lease struct {
+	Hold string       `json:"hold"`
+	Mode routing.Mode `json:"mode"`
+	// Deadline is a whole second, so that nginx and the gate end a hold at the same moment.
+	Deadline time.Time `json:"deadline"`
+	// Lost says that the hold ran out: the table may still call the prefix held, but its writes go on.
+	Lost bool `json:"lost,omitempty"`
+}
+
+func loadState(path string) (state, error) {
+	var s state
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &s)
+	}
+	if err != nil {
+		return s, fmt.Errorf("edge state %s: %w", path, err)
+	}
+	return s, nil
+}
+
+func (s state) save(path string) error {
+	raw, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := replace(path, raw); err != nil {
+		return fmt.Errorf("edge state %s: %w", path, err)
+	}
+	return nil
+}
+
+// next works out what an edge in state s would be in with table t. It refuses what the protocol does not allow: an older table, and a step
+// past a hold that has run out.
+func (s state) next(t routing.Table, now time.Time) (state, error) {
+	if err := t.Check(); err != nil {
+		return s, err
+	}
+	if t.Generation < s.Table.Generation {
+		return s, fmt.Errorf("%w: it has generation %d, the edge has %d", ErrStale, t.Generation, s.Table.Generation)
+	}
+	n := state{Table: t, Leases: map[routing.Prefix]lease{}}
+	for _, r := range t.Routes {
+		if !r.Mode.Parks() {
+			continue
+		}
+		had, ok := s.Leases[r.Prefix]
+		ok = ok && had.Hold == r.Hold
+		switch {
+		case ok && had.Mode == r.Mode:
+			n.Leases[r.Prefix] = had
+			continue
+		case r.Mode == routing.Held:
+		case !ok, had.Lost, had.Mode == routing.Held && !now.Before(had.Deadline):
+			return s, fmt.Errorf("%s cannot become %s: %w", r.Prefix, r.Mode, ErrHoldLost)
+		}
+		end := now.Add(r.Lease)
+		if whole := end.Truncate(time.Second); whole.Before(end) {
+			end = whole.Add(time.Second)
+		}
+		n.Leases[r.Prefix] = lease{Hold: r.Hold, Mode: r.Mode, Deadline: end}
+	}
+	return n, nil
+}

@@ -1,0 +1,179 @@
+// Package gate is the small service beside each edge that nginx asks before it passes on a write of a watched or held prefix.
+// It knows every write in flight, which is what a drain waits for, and it parks the writes of a held prefix until the hold
+// ends: then they go on to the backend that it names, before any byte of their body was read.
+package gate
+
+import (
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"transship/internal/journal"
+	"transship/internal/routing"
+)
+
+// Rule is what the gate does with the writes of one prefix.
+type Rule struct {
+	// Mode is Watched, or one of the parking modes.
+	Mode routing.Mode
+	// Backend gets the writes when they go on.
+	Backend string
+	// Sessions is the backend to which requests of open upload sessions go on while Mode is Held, so that uploads in flight can
+	// finish. Empty once the drain is over: they are parked then like everything else.
+	Sessions string
+	// Hold names the freeze; only for parking modes.
+	Hold string
+	// Deadline ends a parking mode: Held writes go on to Backend, others are refused.
+	Deadline time.Time
+}
+
+// Gate parks and counts writes. Its zero value is not usable; see New.
+type Gate struct {
+	log     *slog.Logger
+	started time.Time
+	refusal time.Duration
+
+	mu          sync.Mutex
+	rules       map[routing.Prefix]*ruleState
+	writes      map[string]Write
+	sessions    map[string]session
+	unannounced time.Time // when a write was last seen to end that had never been announced
+	ended       map[string]time.Time
+}
+
+type ruleState struct {
+	Rule
+	changed chan struct{} // closed when the rule is replaced
+	parked  int
+	waited  time.Duration // longest wait of a write parked under this hold
+}
+
+// Write is a write that nginx has announced and that has not ended.
+type Write struct {
+	ID     string         `json:"id"`
+	Prefix routing.Prefix `json:"prefix"`
+	Method string         `json:"method"`
+	Path   string         `json:"path"`
+	Query  string         `json:"query,omitempty"`
+	Began  time.Time      `json:"began"`
+	// PID is the nginx worker process that serves it.
+	PID int `json:"pid,omitempty"`
+}
+
+type session struct {
+	prefix  routing.Prefix
+	backend string
+	active  time.Time
+}
+
+// New makes a gate that asks refused clients to come back after retryAfter.
+func New(log *slog.Logger, retryAfter time.Duration) *Gate {
+	return &Gate{
+		log: log, started: time.Now(), refusal: retryAfter,
+		rules: map[routing.Prefix]*ruleState{}, writes: map[string]Write{}, sessions: map[string]session{}, ended: map[string]time.Time{},
+	}
+}
+
+// Set replaces the rule of a prefix. Writes parked under the old rule look at the new one at once.
+func (g *Gate) Set(p routing.Prefix, r Rule) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	next := &ruleState{Rule: r, changed: make(chan struct{})}
+	if old := g.rules[p]; old != nil {
+		if old.Hold == r.Hold && r.Hold != "" {
+			next.waited = old.waited
+		}
+		next.parked = old.parked
+		defer close(old.changed)
+	}
+	g.rules[p] = next
+}
+
+// Drop forgets the rule of a prefix: its writes go on, unseen.
+func (g *Gate) Drop(p routing.Prefix) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if old := g.rules[p]; old != nil {
+		delete(g.rules, p)
+		close(old.changed)
+	}
+}
+
+// Rule returns the rule of a prefix.
+func (g *Gate) Rule(p routing.Prefix) (Rule, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if r := g.rules[p]; r != nil {
+		return r.Rule, true
+	}
+	return Rule{}, false
+}
+
+// Ended tells the gate that a write has ended, as the journal says. Entries may be told in any order and more than once.
+func (g *Gate) Ended(e journal.Entry) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, announced := g.writes[e.ID]; announced {
+		delete(g.writes, e.ID)
+	} else if _, seen := g.ended[e.ID]; !seen && e.Status != 401 && e.Status != 403 && e.At.After(g.started) {
+		// Refused before the gate was asked is no write. Everything else that was not announced got past a gate that did not answer in time.
+		g.unannounced = time.Now()
+	}
+	g.ended[e.ID] = time.Now()
+	if len(g.ended) > 10_000 {
+		for id, at := range g.ended {
+			if time.Since(at) > time.Minute {
+				delete(g.ended, id)
+			}
+		}
+	}
+	t, ok := e.Target()
+	if !ok || t.Kind != journal.Upload {
+		return
+	}
+	id := t.Reference
+	if id == "" {
+		id = e.Session
+	}
+	switch {
+	case id == "":
+	case e.Status == 202:
+		g.sessions[id] = session{prefix: g.prefixOf(t.Repository), backend: e.Backend, active: e.At}
+	case e.Status == 201, e.Status == 204, e.Status == 404:
+		delete(g.sessions, id)
+	}
+}
+
+func (g *Gate) prefixOf(repository string) routing.Prefix {
+	for p := range g.rules {
+		if p.Contains(repository) {
+			return p
+		}
+	}
+	return ""
+}
+
+// Parked is the state of a hold.
+type Parked struct {
+	Count   int           `json:"count"`
+	Longest time.Duration `json:"longest_ns"`
+}
+
+// Parked returns how many writes of a prefix wait now, and the longest that any has waited in the present hold.
+func (g *Gate) Parked(p routing.Prefix) Parked {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if r := g.rules[p]; r != nil {
+		return Parked{Count: r.parked, Longest: r.waited}
+	}
+	return Parked{}
+}
+
+// Prefixes returns the prefixes that have a rule.
+func (g *Gate) Prefixes() []routing.Prefix {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Collect(maps.Keys(g.rules))
+}
