@@ -89,3 +89,6 @@ func (e Edge) GateAddress() string {
 	}
 	return "http://" + e.Gate
 }
+
+// BackendNames returns the names of all backends, sorted.
+func (c *Config) BackendNames() []string { return slices.Sorted(maps.Keys(c.Backends)) }

@@ -86,6 +86,8 @@ type Applied struct {
 	Generation int64  `json:"generation"`
 	// Reload is how long nginx took from the reload command until no old process took requests; 0 when nothing had to be reloaded.
 	Reload time.Duration `json:"reload_ns"`
+	// Freezes are the holds that the table ended.
+	Freezes []routing.Freeze `json:"freezes,omitempty"`
 }
 
 // Apply takes a table: gate first, then disk, then nginx, and confirms it. Doing it again with the same table changes nothing. Errors that
@@ -98,7 +100,7 @@ func (e *Edge) Apply(ctx context.Context, t routing.Table) (Applied, error) {
 	if err != nil {
 		return Applied{}, fmt.Errorf("edge %s: %w", e.Name, err)
 	}
-	reload, err := e.become(ctx, next)
+	applied, err := e.become(ctx, next)
 	if err == nil {
 		// A hold whose deadline passed while nginx was still being told has let writes through.
 		err = stillHeld(before, next)
@@ -112,7 +114,7 @@ func (e *Edge) Apply(ctx context.Context, t routing.Table) (Applied, error) {
 		}
 		return Applied{}, err
 	}
-	return Applied{Edge: e.Name, Generation: t.Generation, Reload: reload}, nil
+	return applied, nil
 }
 
 // stillHeld checks, after a step of the flip took effect, that the hold it rests on was in place until then.
@@ -127,58 +129,57 @@ func stillHeld(before, after state) error {
 }
 
 // become puts a state in force. e.mu is held.
-func (e *Edge) become(ctx context.Context, s state) (time.Duration, error) {
+func (e *Edge) become(ctx context.Context, s state) (Applied, error) {
+	applied := Applied{Edge: e.Name, Generation: s.Table.Generation}
 	files, err := e.Render(s.Table, s.deadlines())
 	if err != nil {
-		return 0, err
+		return applied, err
 	}
-	e.setGate(s)
+	applied.Freezes = e.setGate(s)
 	e.state = s
 	if err := s.save(e.State); err != nil {
-		return 0, fmt.Errorf("edge %s: %w: %w", e.Name, ErrUnwritable, err)
+		return applied, fmt.Errorf("edge %s: %w: %w", e.Name, ErrUnwritable, err)
 	}
 	changed, err := e.install(ctx, files)
 	if err != nil {
-		return 0, err
+		return applied, err
 	}
 	if !changed && e.has(ctx, s.Table.Generation) {
-		return 0, nil
+		return applied, nil
 	}
 	begin := time.Now()
 	if err := e.reload(ctx, s.Table.Generation); err != nil {
-		return 0, err
+		return applied, err
 	}
-	return time.Since(begin), nil
+	applied.Reload = time.Since(begin)
+	return applied, nil
 }
 
-// setGate makes the gate follow a state. A prefix that the state does not watch is forgotten.
-func (e *Edge) setGate(s state) {
+// setGate makes the gate follow a state, and returns the holds that this ended. A prefix that the state does not watch is forgotten.
+func (e *Edge) setGate(s state) (freezes []routing.Freeze) {
 	keep := map[routing.Prefix]bool{}
 	for _, r := range s.Table.Routes {
 		if r.Mode == routing.Open {
 			continue
 		}
 		keep[r.Prefix] = true
-		rule := gate.Rule{Mode: r.Mode, Backend: r.Backend}
-		if l, ok := s.Leases[r.Prefix]; ok {
-			rule.Hold, rule.Deadline = l.Hold, l.Deadline
-			if r.Mode == routing.Held {
-				rule.Sessions = r.Backend
-			}
-			if l.Lost {
-				rule = gate.Rule{Mode: routing.Watched, Backend: r.Backend}
-			}
-		}
-		if have, ok := e.gate.Rule(r.Prefix); ok && (have == rule || have.Hold != "" && have.Hold == rule.Hold && have.Mode == rule.Mode) {
+		rule := s.rule(r)
+		have, ok := e.gate.Rule(r.Prefix)
+		if ok && (have == rule || rule.Mode.Parks() && have.Hold == rule.Hold && have.Mode == rule.Mode) {
 			continue // told again; a drain that is over stays over
 		}
-		e.gate.Set(r.Prefix, rule)
+		if ended, was := e.gate.Set(r.Prefix, rule); was {
+			freezes = append(freezes, routing.Freeze{
+				Edge: e.Name, Prefix: r.Prefix, Hold: ended.Hold, Began: ended.Began, Lasted: ended.Lasted, Longest: ended.Longest, Parked: ended.Parked,
+			})
+		}
 	}
 	for _, p := range e.gate.Prefixes() {
 		if !keep[p] {
 			e.gate.Drop(p)
 		}
 	}
+	return freezes
 }
 
 func (s state) deadlines() map[routing.Prefix]time.Time {

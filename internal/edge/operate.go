@@ -108,7 +108,7 @@ type Status struct {
 	Table      routing.Table `json:"table"`
 	Nginx      int64         `json:"nginx_generation"`
 	// Parked has the writes waiting now, by prefix.
-	Parked map[routing.Prefix]gate.Parked `json:"parked,omitempty"`
+	Parked map[routing.Prefix]int `json:"parked,omitempty"`
 	// InFlight counts the writes known to be under way, by prefix.
 	InFlight map[routing.Prefix]int `json:"in_flight,omitempty"`
 }
@@ -118,7 +118,7 @@ func (e *Edge) Status(ctx context.Context) Status {
 	e.mu.Lock()
 	table := e.state.Table
 	e.mu.Unlock()
-	s := Status{Edge: e.Name, Generation: table.Generation, Table: table, Nginx: -1, Parked: map[routing.Prefix]gate.Parked{}, InFlight: map[routing.Prefix]int{}}
+	s := Status{Edge: e.Name, Generation: table.Generation, Table: table, Nginx: -1, Parked: map[routing.Prefix]int{}, InFlight: map[routing.Prefix]int{}}
 	if answer, err := e.ask(ctx, newConnections()); err == nil {
 		s.Nginx = answer.Generation
 	}
@@ -142,4 +142,11 @@ func (e *Edge) Preview(t routing.Table) (files map[string]string, changes bool, 
 		changes = changes || have[name] != content
 	}
 	return files, changes, nil
+}
+
+// Generation returns the generation of the table that is in force.
+func (e *Edge) Generation() int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.state.Table.Generation
 }

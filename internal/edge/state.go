@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"transship/internal/gate"
 	"transship/internal/routing"
 )
 
@@ -51,6 +52,19 @@ func (s state) save(path string) error {
 		return fmt.Errorf("edge state %s: %w", path, err)
 	}
 	return nil
+}
+
+// rule is what the gate does with a route in this state.
+func (s state) rule(r routing.Route) gate.Rule {
+	l, parked := s.Leases[r.Prefix]
+	if !parked || l.Lost {
+		return gate.Rule{Mode: routing.Watched, Backend: r.Backend}
+	}
+	rule := gate.Rule{Mode: r.Mode, Backend: r.Backend, Hold: l.Hold, Deadline: l.Deadline}
+	if r.Mode == routing.Held {
+		rule.Sessions = r.Backend
+	}
+	return rule
 }
 
 // next works out what an edge in state s would be in with table t. It refuses what the protocol does not allow: an older table, and a step

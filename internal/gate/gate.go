@@ -46,8 +46,21 @@ type Gate struct {
 type ruleState struct {
 	Rule
 	changed chan struct{} // closed when the rule is replaced
-	parked  int
-	waited  time.Duration // longest wait of a write parked under this hold
+	parked  int           // writes waiting now
+	hold    Ended
+	first   time.Time // when the first write of this hold was parked
+}
+
+// Ended is a hold that is over.
+type Ended struct {
+	Hold  string
+	Began time.Time
+	// Lasted is until writes could go on.
+	Lasted time.Duration
+	// Longest is the longest that a write waited.
+	Longest time.Duration
+	// Parked counts the writes that waited.
+	Parked int
 }
 
 // Write is a write that nginx has announced and that has not ended.
@@ -76,19 +89,35 @@ func New(log *slog.Logger, retryAfter time.Duration) *Gate {
 	}
 }
 
-// Set replaces the rule of a prefix. Writes parked under the old rule look at the new one at once.
-func (g *Gate) Set(p routing.Prefix, r Rule) {
+// Set replaces the rule of a prefix. Writes parked under the old rule look at the new one at once. When the new rule ends a hold, Set returns what
+// it was.
+func (g *Gate) Set(p routing.Prefix, r Rule) (ended Ended, was bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	next := &ruleState{Rule: r, changed: make(chan struct{})}
-	if old := g.rules[p]; old != nil {
-		if old.Hold == r.Hold && r.Hold != "" {
-			next.waited = old.waited
-		}
-		next.parked = old.parked
-		defer close(old.changed)
+	if r.Mode.Parks() {
+		next.hold = Ended{Hold: r.Hold, Began: time.Now()}
 	}
+	old := g.rules[p]
 	g.rules[p] = next
+	if old == nil {
+		return ended, false
+	}
+	close(old.changed)
+	next.parked = old.parked
+	switch {
+	case !old.Mode.Parks():
+	case r.Mode.Parks() && old.Hold == r.Hold:
+		next.hold, next.first = old.hold, old.first
+	default:
+		ended = old.hold
+		ended.Lasted = time.Since(ended.Began)
+		if ended.Parked > 0 {
+			ended.Longest = time.Since(old.first)
+		}
+		return ended, true
+	}
+	return ended, false
 }
 
 // Drop forgets the rule of a prefix: its writes go on, unseen.
@@ -155,20 +184,14 @@ func (g *Gate) prefixOf(repository string) routing.Prefix {
 	return ""
 }
 
-// Parked is the state of a hold.
-type Parked struct {
-	Count   int           `json:"count"`
-	Longest time.Duration `json:"longest_ns"`
-}
-
-// Parked returns how many writes of a prefix wait now, and the longest that any has waited in the present hold.
-func (g *Gate) Parked(p routing.Prefix) Parked {
+// Parked returns how many writes of a prefix wait now.
+func (g *Gate) Parked(p routing.Prefix) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if r := g.rules[p]; r != nil {
-		return Parked{Count: r.parked, Longest: r.waited}
+		return r.parked
 	}
-	return Parked{}
+	return 0
 }
 
 // Prefixes returns the prefixes that have a rule.

@@ -38,7 +38,7 @@ func asked(g *Gate, endpoint, id, method, path string) <-chan *httptest.Response
 
 func parked(t *testing.T, g *Gate, n int) {
 	t.Helper()
-	require.Eventually(t, func() bool { return g.Parked(prefix).Count == n }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return g.Parked(prefix) == n }, 5*time.Second, time.Millisecond)
 }
 
 func held(d time.Duration) Rule {
@@ -63,12 +63,16 @@ func TestHeldWriteWaitsAndGoesOnToTheBackendOfTheRelease(t *testing.T) {
 		t.Fatal("the write went on while the prefix was still parked")
 	case <-time.After(20 * time.Millisecond):
 	}
-	g.Set(prefix, Rule{Mode: routing.Watched, Backend: "new"})
+	ended, was := g.Set(prefix, Rule{Mode: routing.Watched, Backend: "new"})
+	require.True(t, was)
+	assert.Equal(t, 1, ended.Parked)
+	assert.GreaterOrEqual(t, ended.Longest, 20*time.Millisecond)
+	assert.GreaterOrEqual(t, ended.Lasted, ended.Longest)
 	w := <-answer
 	assert.Equal(t, http.StatusNoContent, w.Code)
 	assert.Equal(t, "new", w.Header().Get(HeaderBackend))
 	assert.Len(t, g.InFlight(prefix), 1, "a released write is in flight until the journal says that it ended")
-	assert.Zero(t, g.Parked(prefix).Count)
+	assert.Zero(t, g.Parked(prefix))
 }
 
 func TestHeldOpensByItselfAtItsDeadline(t *testing.T) {

@@ -71,12 +71,11 @@ func (g *Gate) passes(r *ruleState, write Write, answer http.Header) bool {
 }
 
 func (g *Gate) hold(w http.ResponseWriter, req *http.Request, write Write) {
-	parkedAt, counted := time.Now(), routing.Prefix("")
+	counted := false
 	g.mu.Lock()
 	defer func() {
-		if r := g.rules[write.Prefix]; counted != "" && r != nil {
+		if r := g.rules[write.Prefix]; counted && r != nil {
 			r.parked = max(0, r.parked-1) // the rule may have been dropped and set again meanwhile
-			r.waited = max(r.waited, time.Since(parkedAt))
 		}
 		g.mu.Unlock()
 	}()
@@ -101,9 +100,13 @@ func (g *Gate) hold(w http.ResponseWriter, req *http.Request, write Write) {
 			http.Error(w, fmt.Sprintf("writes of %s are refused until the routing table says where they go", write.Prefix), http.StatusServiceUnavailable)
 			return
 		}
-		if counted == "" {
-			counted = write.Prefix
+		if !counted {
+			counted = true
 			r.parked++
+			r.hold.Parked++
+			if r.first.IsZero() {
+				r.first = time.Now()
+			}
 		}
 		timer := time.NewTimer(time.Until(r.Deadline))
 		g.mu.Unlock()

@@ -1,0 +1,64 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+
+	"go.temporal.io/sdk/temporal"
+
+	"transship/internal/registry"
+	"transship/internal/routing"
+)
+
+// Registries are the activities of movers: everything that reads or writes images. They run on workflows.MoverQueue.
+type Registries struct {
+	// Backends are the registries of the configuration, by name.
+	Backends map[string]*registry.Registry
+}
+
+func (r *Registries) backend(name string) (*registry.Registry, error) {
+	if b, ok := r.Backends[name]; ok {
+		return b, nil
+	}
+	return nil, temporal.NewNonRetryableApplicationError(
+		fmt.Sprintf("backend %q is not in the configuration of this worker: add it to backends and restart the worker", name), KindConfig, nil)
+}
+
+func (r *Registries) pair(from, to string) (source, target *registry.Registry, err error) {
+	if source, err = r.backend(from); err != nil {
+		return nil, nil, err
+	}
+	target, err = r.backend(to)
+	return source, target, err
+}
+
+// ListRepositoriesParams says whose repositories to list.
+type ListRepositoriesParams struct {
+	Backend string         `json:"backend"`
+	Prefix  routing.Prefix `json:"prefix"`
+}
+
+// ListRepositories asks the catalog of a backend for the repositories of a prefix.
+func (r *Registries) ListRepositories(ctx context.Context, p ListRepositoriesParams) ([]string, error) {
+	backend, err := r.backend(p.Backend)
+	if err != nil {
+		return nil, err
+	}
+	defer beat(ctx, func() any { return nil })()
+	found, err := backend.Repositories(ctx, p.Prefix)
+	return found, final(err)
+}
+
+// CheckBackendParams names a backend.
+type CheckBackendParams struct {
+	Backend string `json:"backend"`
+}
+
+// CheckBackend asks a backend whether it serves us.
+func (r *Registries) CheckBackend(ctx context.Context, p CheckBackendParams) error {
+	backend, err := r.backend(p.Backend)
+	if err != nil {
+		return err
+	}
+	return final(backend.Ping(ctx))
+}

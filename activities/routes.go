@@ -1,0 +1,108 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	enumspb "go.temporal.io/api/enums/v1"
+
+	"transship/internal/routing"
+)
+
+// Routes asks the Routes workflow, the only writer of the routing table, for changes.
+type Routes struct {
+	Client client.Client
+	// Queue is the task queue of workflows.
+	Queue string
+}
+
+// ClaimPrefix gives a prefix to a migration. It starts Routes when it is not there yet.
+func (r *Routes) ClaimPrefix(ctx context.Context, q routing.Request) (routing.Routing, error) {
+	defer beat(ctx, func() any { return nil })()
+	start := r.Client.NewWithStartWorkflowOperation(client.StartWorkflowOptions{
+		ID: routing.RoutesWorkflow, TaskQueue: r.Queue, WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+		StaticSummary: "the routing table",
+		StaticDetails: "The only writer of the routing table: it hands tables to the edges and reconciles edges that were away. It runs for as long as there are routes.",
+	}, "Routes", routing.Routing{})
+	handle, err := r.Client.UpdateWithStartWorkflow(ctx, client.UpdateWithStartWorkflowOptions{
+		StartWorkflowOperation: start, UpdateOptions: r.update(ctx, routing.UpdateClaim, q),
+	})
+	return answer(ctx, handle, err)
+}
+
+// WatchPrefix has every edge watch the writes of a claimed prefix.
+func (r *Routes) WatchPrefix(ctx context.Context, q routing.Request) (routing.Routing, error) {
+	return r.ask(ctx, routing.UpdateWatch, q)
+}
+
+// HoldWrites has every edge park the writes of a watched prefix.
+func (r *Routes) HoldWrites(ctx context.Context, q routing.Request) (routing.Routing, error) {
+	return r.ask(ctx, routing.UpdateHold, q)
+}
+
+// FlipPrefix switches a held prefix to the other backend on every edge. Reads go there when it returns; writes are still parked.
+func (r *Routes) FlipPrefix(ctx context.Context, q routing.Request) (routing.Routing, error) {
+	return r.ask(ctx, routing.UpdateFlip, q)
+}
+
+// ReleaseWrites lets parked writes go on, to the backend that the prefix has.
+func (r *Routes) ReleaseWrites(ctx context.Context, q routing.Request) (routing.Routing, error) {
+	return r.ask(ctx, routing.UpdateRelease, q)
+}
+
+// DisownPrefix ends a migration's claim. The prefix stays where it is, open.
+func (r *Routes) DisownPrefix(ctx context.Context, q routing.Request) (routing.Routing, error) {
+	return r.ask(ctx, routing.UpdateDisown, q)
+}
+
+// ReadTable returns the present routing table. It is empty when nothing was ever routed.
+func (r *Routes) ReadTable(ctx context.Context) (routing.Routing, error) {
+	defer beat(ctx, func() any { return nil })()
+	var now routing.Routing
+	value, err := r.Client.QueryWorkflow(ctx, routing.RoutesWorkflow, "", routing.QueryTable)
+	var absent *serviceerror.NotFound
+	if errors.As(err, &absent) {
+		return now, nil
+	}
+	if err != nil {
+		return now, fmt.Errorf("ask %s for the routing table: %w", routing.RoutesWorkflow, err)
+	}
+	return now, value.Get(&now)
+}
+
+// update identifies an update by the activity that asks for it, so that a retry gets the answer of the first try.
+func (r *Routes) update(ctx context.Context, name string, q routing.Request) client.UpdateWorkflowOptions {
+	info := activity.GetInfo(ctx)
+	return client.UpdateWorkflowOptions{
+		WorkflowID: routing.RoutesWorkflow, UpdateName: name, Args: []any{q}, WaitForStage: client.WorkflowUpdateStageCompleted,
+		UpdateID: fmt.Sprintf("%s/%s/%s", info.WorkflowExecution.ID, info.WorkflowExecution.RunID, info.ActivityID),
+	}
+}
+
+func (r *Routes) ask(ctx context.Context, name string, q routing.Request) (routing.Routing, error) {
+	defer beat(ctx, func() any { return nil })()
+	handle, err := r.Client.UpdateWorkflow(ctx, r.update(ctx, name, q))
+	return answer(ctx, handle, err)
+}
+
+func answer(ctx context.Context, handle client.WorkflowUpdateHandle, err error) (routing.Routing, error) {
+	var after routing.Routing
+	if err == nil {
+		err = handle.Get(ctx, &after)
+	}
+	var refused *temporal.ApplicationError
+	if errors.As(err, &refused) {
+		// What Routes refuses, it refuses for good; its kind tells the migration what to do.
+		return after, temporal.NewNonRetryableApplicationError(refused.Message(), refused.Type(), nil)
+	}
+	if err != nil {
+		return after, fmt.Errorf("ask %s: %w", routing.RoutesWorkflow, err)
+	}
+	return after, nil
+}

@@ -1,0 +1,95 @@
+package routing
+
+import "time"
+
+// Names of the messages that the Routes workflow takes. Each is an Update with the request of the same name, and answers with what
+// the table is afterwards.
+const (
+	UpdateClaim   = "claim"
+	UpdateWatch   = "watch"
+	UpdateHold    = "hold"
+	UpdateFlip    = "flip"
+	UpdateRelease = "release"
+	UpdateDisown  = "disown"
+	// QueryTable answers with the present Routing.
+	QueryTable = "table"
+	// SignalEdgeAsks is sent by an edge that started, or whose lease ran out; it carries an EdgeAsks.
+	SignalEdgeAsks = "edge-asks"
+)
+
+// RoutesWorkflow is the ID of the only writer of the routing table.
+const RoutesWorkflow = "routes"
+
+// Request says which migration asks for what.
+type Request struct {
+	Prefix Prefix `json:"prefix"`
+	// Owner is the workflow ID of the migration.
+	Owner string `json:"owner"`
+	// Hold names the freeze, for hold, flip and release.
+	Hold string `json:"hold,omitempty"`
+	// Lease is how long edges may hold writes, for hold and flip.
+	Lease time.Duration `json:"lease,omitempty"`
+	// From and To are the backends of the migration, for claim.
+	From string `json:"from,omitempty"`
+	To   string `json:"to,omitempty"`
+	// Default and Edges are the site as the asker's configuration has it, for claim.
+	Default string   `json:"default,omitempty"`
+	Edges   []string `json:"edges,omitempty"`
+}
+
+// Routing is the table with what is known of the edges.
+type Routing struct {
+	Table Table       `json:"table"`
+	Edges []EdgeState `json:"edges"`
+	// Freezes are the holds that this change ended, by edge.
+	Freezes []Freeze `json:"freezes,omitempty"`
+}
+
+// EdgeState is what Routes knows of an edge.
+type EdgeState struct {
+	Edge string `json:"edge"`
+	// Generation is the newest that the edge has confirmed.
+	Generation int64     `json:"generation"`
+	Seen       time.Time `json:"seen"`
+	// Trouble is why it has not confirmed a newer one.
+	Trouble string `json:"trouble,omitempty"`
+}
+
+// Freeze is one hold as an edge measured it, on its own clock.
+type Freeze struct {
+	Edge   string `json:"edge"`
+	Prefix Prefix `json:"prefix"`
+	Hold   string `json:"hold"`
+	// Began is when the gate began to park.
+	Began time.Time `json:"began"`
+	// Lasted is until the gate let writes go on.
+	Lasted time.Duration `json:"lasted_ns"`
+	// Longest is the longest that a write waited.
+	Longest time.Duration `json:"longest_ns"`
+	// Parked counts the writes that waited.
+	Parked int `json:"parked"`
+}
+
+// EdgeAsks is the question of an edge what it should be doing.
+type EdgeAsks struct {
+	Edge       string `json:"edge"`
+	Generation int64  `json:"generation"`
+	// RanOut is the hold whose lease ran out unrenewed, if that is why the edge asks.
+	RanOut string `json:"ran_out,omitempty"`
+}
+
+// Kinds of errors with which Routes and the edges refuse, as Temporal application error types.
+const (
+	// RefusedOverlap: another migration has claimed the prefix, or one that shares repositories with it.
+	RefusedOverlap = "Overlap"
+	// RefusedHoldLost: the hold ran out, or another step came in between.
+	RefusedHoldLost = "HoldLost"
+	// RefusedNotDrained: writes in flight did not end in time.
+	RefusedNotDrained = "NotDrained"
+	// RefusedFiles: nginx does not accept the new files, or they cannot be written.
+	RefusedFiles = "FilesRejected"
+	// RefusedStale: the edge has a newer table.
+	RefusedStale = "StaleTable"
+	// RefusedEdge: an edge did not take the table.
+	RefusedEdge = "EdgeRefused"
+)

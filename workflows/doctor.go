@@ -1,0 +1,47 @@
+package workflows
+
+import (
+	"time"
+
+	"go.temporal.io/sdk/workflow"
+
+	"transship/activities"
+	"transship/internal/edge"
+)
+
+// DoctorInput names what the asker's configuration has.
+type DoctorInput struct {
+	Backends []string `json:"backends"`
+	Edges    []string `json:"edges"`
+}
+
+// Doctor checks every connection that workers need, from where they run.
+func Doctor(ctx workflow.Context, in DoctorInput) ([]edge.Finding, error) {
+	const patience = 10 * time.Second
+	var r *activities.Registries
+	var e *activities.Edge
+	backends := make([]workflow.Future, len(in.Backends))
+	for i, name := range in.Backends {
+		backends[i] = workflow.ExecuteActivity(onMover(ctx, patience, "reach backend "+name), r.CheckBackend, activities.CheckBackendParams{Backend: name})
+	}
+	edges := make([]workflow.Future, len(in.Edges))
+	for i, name := range in.Edges {
+		edges[i] = workflow.ExecuteActivity(onEdge(ctx, name, patience, "check edge "+name), e.CheckEdge)
+	}
+	var findings []edge.Finding
+	for i, name := range in.Backends {
+		f := edge.Finding{What: "backend " + name + ": movers reach it", OK: true}
+		if err := backends[i].Get(ctx, nil); err != nil {
+			f = edge.Finding{What: f.What, Detail: because(err), Cure: "check backends." + name + " (url, username, password) and that a worker with the role mover runs"}
+		}
+		findings = append(findings, f)
+	}
+	for i, name := range in.Edges {
+		var seen []edge.Finding
+		if err := edges[i].Get(ctx, &seen); err != nil {
+			seen = []edge.Finding{{What: "edge " + name + ": its worker answers", Detail: because(err), Cure: "run transship-worker --edge " + name + " on that node"}}
+		}
+		findings = append(findings, seen...)
+	}
+	return findings, nil
+}

@@ -1,0 +1,96 @@
+package workflows
+
+import (
+	"errors"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"transship/activities"
+	"transship/internal/journal"
+	"transship/internal/policy"
+	"transship/internal/registry"
+)
+
+// mirror copies everything that the prefix has now. Its writes are watched from before the first listing, so that what is pushed meanwhile is in the
+// journals and the deltas bring it.
+func (m *migration) mirror(ctx workflow.Context) error {
+	if err := m.watch(ctx); err != nil {
+		return err
+	}
+	if len(m.Repositories) == 0 {
+		var a *activities.Registries
+		list := activities.ListRepositoriesParams{Backend: m.From, Prefix: m.Prefix}
+		err := workflow.ExecuteActivity(onMover(ctx, time.Hour, "list "+m.Prefix.String()+" at "+m.From), a.ListRepositories, list).Get(ctx, &m.state.Repositories)
+		if err != nil {
+			return err
+		}
+	}
+	done, problems, err := m.copyAll(ctx, m.From, m.To, func(p registry.Progress) {
+		m.state.Report.Mirror = p
+		m.show()
+	})
+	m.state.Report.Mirror = done
+	if err != nil {
+		return err
+	}
+	m.note("%d tags (%d unchanged), %d blobs sent, %d mounted, %s", done.Tags, done.TagsUnchanged, done.Blobs, done.BlobsMounted, humanize.IBytes(uint64(done.Bytes)))
+	return m.judgeBroken(ctx, problems)
+}
+
+// watch has the edges announce and journal the writes of the prefix, and notes where their journals are now.
+func (m *migration) watch(ctx workflow.Context) error {
+	var r *activities.Routes
+	if err := workflow.ExecuteActivity(toRoutes(ctx, "watch the writes of "+m.Prefix.String()), r.WatchPrefix, m.request()).Get(ctx, nil); err != nil {
+		return err
+	}
+	var a *activities.Edge
+	for _, name := range m.Edges {
+		var end journal.Position
+		if err := workflow.ExecuteActivity(onEdge(ctx, name, reach, "where the journal of "+name+" ends"), a.JournalEnd).Get(ctx, &end); err != nil {
+			return err
+		}
+		m.state.Positions[m.From][name] = end
+	}
+	return nil
+}
+
+// copyAll copies every repository from one backend to the other. It may be paused: what is under way stops within seconds, and goes on from its
+// cursor when the migration is resumed.
+func (m *migration) copyAll(ctx workflow.Context, from, to string, progress func(registry.Progress)) (registry.Progress, []registry.Problem, error) {
+	cursors := map[string]activities.Cursor{} // by first repository of the batch
+	sum := func() (total registry.Progress, problems []registry.Problem) {
+		for _, first := range workflow.DeterministicKeys(cursors) {
+			total = total.Add(cursors[first].Progress)
+			problems = append(problems, cursors[first].Problems...)
+		}
+		return total, problems
+	}
+	err := m.pausable(ctx, func(ctx workflow.Context) error {
+		return m.inBatches(ctx, m.state.Repositories, func(ctx workflow.Context, batch []string) error {
+			at := cursors[batch[0]]
+			if at.Repository >= len(batch) {
+				return nil // done before the pause
+			}
+			p := activities.MirrorParams{
+				From: from, To: to, Repositories: batch, Jobs: m.Policy.Mirror.Jobs, SkipBroken: m.Policy.Audit.Broken == policy.Skip, Cursor: at,
+			}
+			var a *activities.Registries
+			err := workflow.ExecuteActivity(onMover(ctx, 0, summarize("mirror", batch)), a.MirrorRepositories, p).Get(ctx, &at)
+			var canceled *temporal.CanceledError
+			if errors.As(err, &canceled) && canceled.HasDetails() {
+				if err := canceled.Details(&at); err != nil {
+					return err
+				}
+			}
+			cursors[batch[0]] = at
+			total, _ := sum()
+			progress(total)
+			return err
+		})
+	})
+	total, problems := sum()
+	return total, problems, err
+}

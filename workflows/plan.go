@@ -1,0 +1,128 @@
+package workflows
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"go.temporal.io/sdk/workflow"
+
+	"transship/activities"
+	"transship/internal/edge"
+	"transship/internal/report"
+	"transship/internal/routing"
+)
+
+// plan finds out what the migration would copy and what stands in its way, before anything is touched.
+func (m *migration) plan(ctx workflow.Context) error {
+	if err := m.claim(ctx); err != nil {
+		return err
+	}
+	planned, err := makePlan(ctx, m.MigrateInput)
+	if err != nil {
+		return err
+	}
+	m.state.Repositories, m.state.Before = planned.repositories, planned.before
+	m.state.Report.Plan = planned.Plan
+	if len(planned.Blockers) > 0 {
+		return refusal("Blocked", "%s", strings.Join(planned.Blockers, "; "))
+	}
+	m.note("%d repositories, %d tags, %s to copy", planned.Repositories, planned.Tags, humanize.IBytes(uint64(max(0, planned.Missing()))))
+	return nil
+}
+
+// claim makes the prefix ours in the routing table: from here on, no other migration may touch it.
+func (m *migration) claim(ctx workflow.Context) error {
+	var r *activities.Routes
+	err := workflow.ExecuteActivity(toRoutes(ctx, "claim "+m.Prefix.String()), r.ClaimPrefix, m.request()).Get(ctx, nil)
+	if err == nil {
+		m.state.Claimed = true
+	}
+	return err
+}
+
+func (m *migration) request() routing.Request {
+	return routing.Request{
+		Prefix: m.Prefix, Owner: m.state.Report.Workflow, Hold: m.state.Hold, Lease: m.Policy.Freeze.Lease,
+		From: m.From, To: m.To, Default: m.Default, Edges: m.Edges,
+	}
+}
+
+// planned is a plan with what the steps after it need.
+type planned struct {
+	report.Plan
+	repositories, before []string
+}
+
+// reach is how long a backend or edge may be silent before a plan calls it unreachable.
+const reach = 20 * time.Second
+
+// makePlan looks at everything a migration rests on. What would stop it is in the plan's blockers; an error means that nobody knows.
+func makePlan(ctx workflow.Context, in MigrateInput) (planned, error) {
+	var p planned
+	if problems := in.Policy.Check(); len(problems) > 0 {
+		return p, refusal("Policy", "policy.%v", problems[0])
+	}
+	p.Blockers = append(reachBackends(ctx, in), reachEdges(ctx, in)...)
+	if len(p.Blockers) > 0 {
+		return p, nil
+	}
+	var a *activities.Registries
+	p.repositories = in.Repositories
+	if len(p.repositories) == 0 {
+		list := activities.ListRepositoriesParams{Backend: in.From, Prefix: in.Prefix}
+		if err := workflow.ExecuteActivity(onMover(ctx, time.Hour, "list "+in.Prefix.String()+" at "+in.From), a.ListRepositories, list).Get(ctx, &p.repositories); err != nil {
+			return p, err
+		}
+	}
+	if len(p.repositories) == 0 {
+		p.Blockers = append(p.Blockers, fmt.Sprintf("backend %s has no repository under %s: check the prefix; where the registry has no catalog, name them in prefixes.repositories", in.From, in.Prefix))
+		return p, nil
+	}
+	for batch := range slices.Chunk(p.repositories, 50) {
+		var part activities.PlanResult
+		q := activities.PlanParams{From: in.From, To: in.To, Repositories: batch, Jobs: in.Policy.Mirror.Jobs}
+		summary := fmt.Sprintf("size up %d repositories from %s", len(batch), batch[0])
+		if err := workflow.ExecuteActivity(onMover(ctx, time.Hour, summary), a.PlanRepositories, q).Get(ctx, &part); err != nil {
+			return p, err
+		}
+		p.Plan = p.Plan.Add(part.Plan)
+		p.before = append(p.before, part.Before...)
+	}
+	probes := in.Probe + ":"
+	p.Extra = slices.DeleteFunc(p.Extra, func(tag string) bool { return strings.HasPrefix(tag, probes) })
+	if n := len(p.Extra); n > 0 && !in.Policy.Verify.AllowExtra {
+		p.Blockers = append(p.Blockers, fmt.Sprintf("backend %s has %d tags under %s that %s does not have, such as %s: delete them there, or set policy.verify.allow_extra", in.To, n, in.Prefix, in.From, p.Extra[0]))
+	}
+	return p, nil
+}
+
+func reachBackends(ctx workflow.Context, in MigrateInput) (blockers []string) {
+	var a *activities.Registries
+	for _, name := range []string{in.From, in.To} {
+		err := workflow.ExecuteActivity(onMover(ctx, reach, "reach backend "+name), a.CheckBackend, activities.CheckBackendParams{Backend: name}).Get(ctx, nil)
+		if err != nil {
+			blockers = append(blockers, fmt.Sprintf("backend %s cannot be used: %s", name, because(err)))
+		}
+	}
+	return blockers
+}
+
+func reachEdges(ctx workflow.Context, in MigrateInput) (blockers []string) {
+	var a *activities.Edge
+	for _, name := range in.Edges {
+		var findings []edge.Finding
+		err := workflow.ExecuteActivity(onEdge(ctx, name, reach, "check edge "+name), a.CheckEdge).Get(ctx, &findings)
+		if err != nil {
+			blockers = append(blockers, fmt.Sprintf("edge %s cannot be used: %s", name, because(err)))
+		}
+		for _, f := range findings {
+			if !f.OK {
+				blockers = append(blockers, fmt.Sprintf("%s: %s: %s", f.What, f.Detail, f.Cure))
+			}
+		}
+	}
+	return blockers
+}

@@ -1,0 +1,357 @@
+package workflows
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"transship/activities"
+	"transship/internal/edge"
+	"transship/internal/routing"
+)
+
+// Routes is the only writer of the routing table: a single long-lived workflow that takes one change at a time, hands the new table to every
+// edge, and answers when they have confirmed it. It refuses overlapping claims and steps that do not follow from the one before, and it
+// keeps at edges that were away until they have the present table.
+//
+// A flip is a two-phase commit. Every edge holds before any is prepared, is prepared before any is switched, and is switched before any
+// opens to the new backend. Until the first of them opens, every failure goes back to the old backend; from then on there is only forward.
+func Routes(ctx workflow.Context, state routing.Routing) error {
+	r := &routes{Routing: state, lock: workflow.NewMutex(ctx)}
+	if err := r.listen(ctx); err != nil {
+		return err
+	}
+	asks := workflow.GetSignalChannel(ctx, routing.SignalEdgeAsks)
+	for {
+		var ask routing.EdgeAsks
+		for asks.ReceiveAsync(&ask) {
+			if err := r.answer(ctx, ask); err != nil {
+				return err
+			}
+		}
+		if workflow.GetInfo(ctx).GetContinueAsNewSuggested() {
+			if err := workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) }); err != nil {
+				return err
+			}
+			if asks.Len() == 0 {
+				return workflow.NewContinueAsNewError(ctx, Routes, r.Routing)
+			}
+			continue
+		}
+		wake := func() bool {
+			return asks.Len() > 0 || workflow.GetInfo(ctx).GetContinueAsNewSuggested()
+		}
+		if len(r.behind()) == 0 {
+			if err := workflow.Await(ctx, func() bool { return wake() || len(r.behind()) > 0 }); err != nil {
+				return err
+			}
+		}
+		if woken, err := workflow.AwaitWithTimeout(ctx, reconcileEvery, wake); err != nil {
+			return err
+		} else if !woken {
+			if err := r.reconcile(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// reconcileEvery is how long edges that lack the present table are left alone between two tries.
+const reconcileEvery = 5 * time.Second
+
+type routes struct {
+	routing.Routing
+	lock workflow.Mutex
+}
+
+func (r *routes) listen(ctx workflow.Context) error {
+	err := workflow.SetQueryHandler(ctx, routing.QueryTable, func() (routing.Routing, error) { return r.Routing, nil })
+	for _, u := range []struct {
+		name     string
+		validate func(routing.Request) error
+		change   func(workflow.Context, routing.Request) error
+	}{
+		{routing.UpdateClaim, r.mayClaim, r.claim},
+		{routing.UpdateWatch, r.owns, r.watch},
+		{routing.UpdateHold, r.owns, r.hold},
+		{routing.UpdateFlip, r.owns, r.flip},
+		{routing.UpdateRelease, r.owns, r.release},
+		{routing.UpdateDisown, nil, r.disown},
+	} {
+		if err != nil {
+			return fmt.Errorf("routes: %w", err)
+		}
+		options := workflow.UpdateHandlerOptions{}
+		if u.validate != nil {
+			options.Validator = func(_ workflow.Context, q routing.Request) error { return u.validate(q) }
+		}
+		err = workflow.SetUpdateHandlerWithOptions(ctx, u.name, func(ctx workflow.Context, q routing.Request) (routing.Routing, error) {
+			if err := r.lock.Lock(ctx); err != nil {
+				return r.Routing, err
+			}
+			defer r.lock.Unlock()
+			// What held when the update was accepted may have changed while it waited for its turn.
+			if u.validate != nil {
+				if err := u.validate(q); err != nil {
+					return r.Routing, err
+				}
+			}
+			r.Freezes = nil
+			err := u.change(ctx, q)
+			return r.Routing, err
+		}, options)
+	}
+	return err
+}
+
+func refuse(kind, format string, args ...any) error {
+	return temporal.NewNonRetryableApplicationError(fmt.Sprintf(format, args...), kind, nil)
+}
+
+func (r *routes) mayClaim(q routing.Request) error {
+	if _, err := routing.ParsePrefix(q.Prefix.String()); err != nil {
+		return refuse(routing.RefusedOverlap, "%v", err)
+	}
+	if other, ok := r.Table.Overlapping(q.Prefix); ok {
+		who := "was moved to backend " + other.Backend
+		if other.Owner != "" {
+			who = "is being moved by " + other.Owner
+		}
+		return refuse(routing.RefusedOverlap, "%s overlaps %s, which %s: a repository can belong to one route only", q.Prefix, other.Prefix, who)
+	}
+	serving := r.Table.Default
+	if serving == "" {
+		serving = q.Default
+	}
+	if route, ok := r.Table.Lookup(q.Prefix); ok {
+		if route.Owner != "" && route.Owner != q.Owner {
+			return refuse(routing.RefusedOverlap, "%s is being moved by %s already", q.Prefix, route.Owner)
+		}
+		serving = route.Backend
+	}
+	if serving != q.From {
+		return refuse(routing.RefusedOverlap, "%s is served by backend %s, not by %s: migrate it from %s", q.Prefix, serving, q.From, serving)
+	}
+	return nil
+}
+
+func (r *routes) owns(q routing.Request) error {
+	route, ok := r.Table.Lookup(q.Prefix)
+	if !ok || route.Owner != q.Owner {
+		return refuse(routing.RefusedOverlap, "%s is not claimed by %s", q.Prefix, q.Owner)
+	}
+	return nil
+}
+
+// claim notes whose prefix it is. Nothing changes for the edges.
+func (r *routes) claim(_ workflow.Context, q routing.Request) error {
+	if r.Table.Default == "" {
+		r.Table.Default = q.Default
+	}
+	for _, name := range q.Edges {
+		if !slices.ContainsFunc(r.Edges, func(e routing.EdgeState) bool { return e.Edge == name }) {
+			r.Edges = append(r.Edges, routing.EdgeState{Edge: name})
+		}
+	}
+	slices.SortFunc(r.Edges, func(a, b routing.EdgeState) int { return strings.Compare(a.Edge, b.Edge) })
+	route, ok := r.Table.Lookup(q.Prefix)
+	if ok && route.Owner == q.Owner {
+		return nil
+	}
+	route = routing.Route{Prefix: q.Prefix, Backend: q.From, Other: q.To, Mode: routing.Open, Owner: q.Owner}
+	generation := r.Table.Generation
+	r.Table = r.Table.With(route)
+	r.Table.Generation = generation // the same for every edge
+	return nil
+}
+
+// watch has the writes of a claimed prefix announced and journaled from now on.
+func (r *routes) watch(ctx workflow.Context, q routing.Request) error {
+	route, _ := r.Table.Lookup(q.Prefix)
+	if route.Mode != routing.Open {
+		return nil
+	}
+	before := route
+	route.Mode = routing.Watched
+	if err := r.push(ctx, r.Table.With(route), bounded); err != nil {
+		r.back(ctx, before)
+		return err
+	}
+	return nil
+}
+
+// hold parks the writes of a watched prefix on every edge, or on none.
+func (r *routes) hold(ctx workflow.Context, q routing.Request) error {
+	route, _ := r.Table.Lookup(q.Prefix)
+	switch {
+	case route.Mode == routing.Held && route.Hold == q.Hold:
+		return nil
+	case route.Mode != routing.Watched:
+		return refuse(routing.RefusedHoldLost, "%s is %s: it cannot be held", q.Prefix, route.Mode)
+	}
+	before := route
+	route.Mode, route.Hold, route.Lease = routing.Held, q.Hold, q.Lease
+	if err := r.push(ctx, r.Table.With(route), bounded); err != nil {
+		r.back(ctx, before)
+		return err
+	}
+	return nil
+}
+
+// flip switches a held prefix to its other backend: reads go there on every edge when it is done, writes are still parked.
+func (r *routes) flip(ctx workflow.Context, q routing.Request) error {
+	route, _ := r.Table.Lookup(q.Prefix)
+	switch {
+	case route.Mode == routing.Switched && route.Hold == q.Hold:
+		return nil
+	case route.Mode != routing.Held || route.Hold != q.Hold:
+		return refuse(routing.RefusedHoldLost, "%s is not held under %s any more", q.Prefix, q.Hold)
+	}
+	before := route
+	before.Mode, before.Hold, before.Lease = routing.Watched, "", 0
+	if len(r.Edges) > 1 { // a single edge is prepared and switched in one step
+		route.Mode, route.Lease = routing.Prepared, q.Lease
+		if err := r.push(ctx, r.Table.With(route), bounded); err != nil {
+			r.back(ctx, before)
+			return err
+		}
+	}
+	route.Mode, route.Lease = routing.Switched, q.Lease
+	route.Backend, route.Other = route.Other, route.Backend
+	if err := r.push(ctx, r.Table.With(route), bounded); err != nil {
+		// No edge lets writes go to the new backend in this mode, so the old one may have them back.
+		r.back(ctx, before)
+		return err
+	}
+	return nil
+}
+
+// release lets parked writes go on to the backend of the route. After a switch there is no way back from here.
+func (r *routes) release(ctx workflow.Context, q routing.Request) error {
+	route, _ := r.Table.Lookup(q.Prefix)
+	if !route.Mode.Parks() || route.Hold != q.Hold {
+		return nil // it ran out, or was given up, before
+	}
+	route.Mode, route.Hold, route.Lease = routing.Watched, "", 0
+	// Edges that do not take it now are reconciled: they park or refuse until then, and never guess.
+	_ = r.push(ctx, r.Table.With(route), bounded)
+	return nil
+}
+
+// disown ends a claim. The prefix stays where it is.
+func (r *routes) disown(ctx workflow.Context, q routing.Request) error {
+	route, ok := r.Table.Lookup(q.Prefix)
+	if !ok || route.Owner != q.Owner {
+		return nil
+	}
+	next := r.Table.Without(q.Prefix)
+	if route.Backend != r.Table.Default {
+		next = r.Table.With(routing.Route{Prefix: q.Prefix, Backend: route.Backend, Mode: routing.Open})
+	}
+	_ = r.push(ctx, next, bounded)
+	return nil
+}
+
+// back returns a route to what it was, on every edge that can be reached; the others follow when they can.
+func (r *routes) back(ctx workflow.Context, route routing.Route) {
+	ctx, cancel := workflow.NewDisconnectedContext(ctx)
+	defer cancel()
+	_ = r.push(ctx, r.Table.With(route), bounded)
+}
+
+// bounded is how long an edge may take to take a table before the change is given up on it.
+const bounded = 20 * time.Second
+
+// push makes a table the present one and hands it to all edges at once. Its error names the edges that did not take it, with a kind that says
+// why.
+func (r *routes) push(ctx workflow.Context, t routing.Table, limit time.Duration) error {
+	r.Table = t
+	return r.hand(ctx, r.names(func(routing.EdgeState) bool { return true }), limit)
+}
+
+func (r *routes) hand(ctx workflow.Context, edges []string, limit time.Duration) error {
+	futures := make([]workflow.Future, len(edges))
+	var a *activities.Edge
+	for i, name := range edges {
+		futures[i] = workflow.ExecuteActivity(onEdge(ctx, name, limit, fmt.Sprintf("%s takes generation %d", name, r.Table.Generation)), a.ApplyTable, r.Table)
+	}
+	var troubles []string
+	kind := ""
+	for i, future := range futures {
+		var applied edge.Applied
+		err := future.Get(ctx, &applied)
+		state := r.edge(edges[i])
+		if err == nil {
+			state.Generation, state.Seen, state.Trouble = max(state.Generation, applied.Generation), workflow.Now(ctx), ""
+			r.Freezes = append(r.Freezes, applied.Freezes...)
+			continue
+		}
+		state.Trouble = because(err)
+		troubles = append(troubles, "edge "+edges[i]+": "+state.Trouble)
+		if k := kindOf(err); kind == "" || k == routing.RefusedHoldLost {
+			kind = k
+		}
+	}
+	if len(troubles) == 0 {
+		return nil
+	}
+	if kind == "" {
+		kind = routing.RefusedEdge
+	}
+	return refuse(kind, "%s", strings.Join(troubles, "; "))
+}
+
+func (r *routes) edge(name string) *routing.EdgeState {
+	i := slices.IndexFunc(r.Edges, func(e routing.EdgeState) bool { return e.Edge == name })
+	return &r.Edges[i]
+}
+
+func (r *routes) names(which func(routing.EdgeState) bool) []string {
+	var names []string
+	for _, e := range r.Edges {
+		if which(e) {
+			names = append(names, e.Edge)
+		}
+	}
+	return names
+}
+
+// behind returns the edges that lack the present table.
+func (r *routes) behind() []string {
+	return r.names(func(e routing.EdgeState) bool { return e.Generation < r.Table.Generation })
+}
+
+func (r *routes) reconcile(ctx workflow.Context) error {
+	if err := r.lock.Lock(ctx); err != nil {
+		return err
+	}
+	defer r.lock.Unlock()
+	_ = r.hand(ctx, r.behind(), bounded)
+	return nil
+}
+
+// answer tells an edge what it should be doing. A hold that ran out ends everywhere: to the old backend when nothing was decided, to the new
+// one when all edges had switched.
+func (r *routes) answer(ctx workflow.Context, ask routing.EdgeAsks) error {
+	if err := r.lock.Lock(ctx); err != nil {
+		return err
+	}
+	defer r.lock.Unlock()
+	for _, route := range r.Table.Routes {
+		if ask.RanOut != "" && route.Hold == ask.RanOut {
+			route.Mode, route.Hold, route.Lease = routing.Watched, "", 0
+			_ = r.push(ctx, r.Table.With(route), bounded)
+			return nil
+		}
+	}
+	for _, e := range r.Edges {
+		if e.Edge == ask.Edge && ask.Generation != r.Table.Generation {
+			_ = r.hand(ctx, []string{ask.Edge}, bounded)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,74 @@
+package workflows
+
+import (
+	"fmt"
+	"slices"
+
+	"go.temporal.io/sdk/workflow"
+
+	"transship/activities"
+	"transship/internal/registry"
+)
+
+// verifyRounds is how often differences are looked at again, since the source is in use: a tag that moved meanwhile is brought by a delta.
+const verifyRounds = 5
+
+// verify compares both sides: every tag resolves to the same digest, and the target has all that it needs.
+func (m *migration) verify(ctx workflow.Context) error {
+	repositories := m.state.Repositories
+	for round := 0; ; round++ {
+		if _, err := m.delta(ctx, 0); err != nil {
+			return err
+		}
+		found, err := m.compare(ctx, repositories)
+		if err != nil {
+			return err
+		}
+		if round == 0 {
+			m.state.Report.Checks.Verified = found
+			m.state.Report.Checks.Verified.Differences = nil
+		}
+		m.state.Report.Checks.Differences = found.Differences
+		if len(found.Differences) == 0 {
+			v := m.state.Report.Checks.Verified
+			m.note("%d tags, %d manifests, %d blobs agree", v.Tags, v.Manifests, v.Blobs)
+			return nil
+		}
+		if round == verifyRounds {
+			d := found.Differences[0]
+			return refusal("Differs", "%s and %s still differ in %d places after %d looks, such as %s %s:%s: want %q, have %q %s",
+				m.From, m.To, len(found.Differences), verifyRounds+1, d.Kind, d.Repository, d.Tag, d.Want, d.Have, d.Detail)
+		}
+		repositories = nil
+		for _, d := range found.Differences {
+			if !slices.Contains(repositories, d.Repository) {
+				repositories = append(repositories, d.Repository)
+			}
+		}
+		m.note("%d differences; looking again", len(found.Differences))
+	}
+}
+
+func (m *migration) compare(ctx workflow.Context, repositories []string) (registry.Check, error) {
+	var sum registry.Check
+	err := m.pausable(ctx, func(ctx workflow.Context) error {
+		sum = registry.Check{}
+		return m.inBatches(ctx, repositories, func(ctx workflow.Context, batch []string) error {
+			var a *activities.Registries
+			var part activities.VerifyResult
+			p := activities.VerifyParams{
+				From: m.From, To: m.To, Repositories: batch, Jobs: m.Policy.Mirror.Jobs,
+				Deep: m.Policy.Verify.Deep, AllowExtra: m.Policy.Verify.AllowExtra, Left: m.left(),
+			}
+			err := workflow.ExecuteActivity(onMover(ctx, 0, summarize("verify", batch)), a.VerifyRepositories, p).Get(ctx, &part)
+			sum = sum.Add(part.Check)
+			return err
+		})
+	})
+	// Probes of an earlier migration may be on one side only.
+	sum.Differences = slices.DeleteFunc(sum.Differences, func(d registry.Difference) bool { return d.Kind == registry.ExtraTag && d.Repository == m.Probe })
+	if err != nil {
+		return sum, fmt.Errorf("compare %s with %s: %w", m.From, m.To, err)
+	}
+	return sum, nil
+}
