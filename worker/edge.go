@@ -45,6 +45,9 @@ func newEdgeNode(ctx context.Context, c *config.Config, name string, log *slog.L
 		address, tls := c.Backends[backend].UpstreamAddress()
 		settings.Upstreams = append(settings.Upstreams, edge.Upstream{Name: backend, Address: address, TLS: tls})
 	}
+	for _, p := range c.Prefixes {
+		settings.Prefixes = append(settings.Prefixes, routing.Prefix(strings.TrimSuffix(p.Prefix, "/")))
+	}
 	var err error
 	node.Edge, err = edge.New(settings, log, func(r routing.Route) { node.ask(r.Hold) })
 	if err != nil {
@@ -92,7 +95,7 @@ func (n *edgeNode) close() {
 // ask has Routes say what this node should be doing.
 func (n *edgeNode) ask(ranOut string) {
 	select {
-	case n.asks <- routing.EdgeAsks{Edge: n.name, Generation: n.Generation(), RanOut: ranOut}:
+	case n.asks <- routing.EdgeAsks{Edge: n.name, Table: n.Table(), RanOut: ranOut}:
 	default: // there are questions enough in line
 	}
 }

@@ -49,6 +49,8 @@ func (m *migration) send(ctx workflow.Context, a announcement) {
 	if len(m.Notify) == 0 {
 		return
 	}
+	// Stopping or cancelling the migration must not end the line on which people are told of it.
+	ctx, _ = workflow.NewDisconnectedContext(ctx)
 	if m.state.Told == 0 {
 		child := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
 			WorkflowID: m.lineID(), TaskQueue: Queue, ParentClosePolicy: enumspb.PARENT_CLOSE_POLICY_ABANDON,

@@ -70,10 +70,15 @@ func (m *migration) deltas(from string) *report.Deltas {
 // edgeAway is how long a delta outside of a freeze waits for an edge that does not answer.
 const edgeAway = 15 * time.Minute
 
+// read returns what a backend acknowledged through an edge and was not carried yet.
 func (m *migration) read(ctx workflow.Context, edgeName, backend string, limit time.Duration) (edge.Delta, error) {
+	return m.readFrom(ctx, edgeName, backend, m.state.Positions[backend][edgeName], limit)
+}
+
+func (m *migration) readFrom(ctx workflow.Context, edgeName, backend string, from journal.Position, limit time.Duration) (edge.Delta, error) {
 	var a *activities.Edge
 	var d edge.Delta
-	p := activities.ReadJournalParams{Prefix: m.Prefix, Backend: backend, From: m.state.Positions[backend][edgeName]}
+	p := activities.ReadJournalParams{Prefix: m.Prefix, Backend: backend, From: from}
 	if limit == 0 {
 		limit = edgeAway
 	}

@@ -341,6 +341,14 @@ func (r *routes) answer(ctx workflow.Context, ask routing.EdgeAsks) error {
 		return err
 	}
 	defer r.lock.Unlock()
+	if ask.Table.Generation > r.Table.Generation {
+		workflow.GetLogger(ctx).Warn("an edge has a newer routing table: taking it over", "edge", ask.Edge, "generation", ask.Table.Generation)
+		r.Table = ask.Table
+	}
+	if !slices.ContainsFunc(r.Edges, func(e routing.EdgeState) bool { return e.Edge == ask.Edge }) {
+		r.Edges = append(r.Edges, routing.EdgeState{Edge: ask.Edge, Generation: ask.Table.Generation, Seen: workflow.Now(ctx)})
+		slices.SortFunc(r.Edges, func(a, b routing.EdgeState) int { return strings.Compare(a.Edge, b.Edge) })
+	}
 	for _, route := range r.Table.Routes {
 		if ask.RanOut != "" && route.Hold == ask.RanOut {
 			route.Mode, route.Hold, route.Lease = routing.Watched, "", 0
@@ -349,7 +357,7 @@ func (r *routes) answer(ctx workflow.Context, ask routing.EdgeAsks) error {
 		}
 	}
 	for _, e := range r.Edges {
-		if e.Edge == ask.Edge && ask.Generation != r.Table.Generation {
+		if e.Edge == ask.Edge && ask.Table.Generation != r.Table.Generation {
 			_ = r.hand(ctx, []string{ask.Edge}, bounded)
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"transship/activities"
-	"transship/internal/edge"
 	"transship/internal/journal"
 	"transship/internal/monitor"
 	"transship/internal/notify"
@@ -31,12 +30,12 @@ func (m *migration) carryStragglers(ctx workflow.Context) error {
 			}
 			more = late.More
 			if len(late.Changes) > 0 {
-				since, err := m.since(ctx, name)
+				since, err := m.since(ctx)
 				if err != nil {
 					return err
 				}
 				late.Changes = slices.DeleteFunc(late.Changes, func(c journal.Change) bool {
-					return c.Kind == journal.Manifest && slices.ContainsFunc(since.Changes, func(n journal.Change) bool {
+					return c.Kind == journal.Manifest && slices.ContainsFunc(since, func(n journal.Change) bool {
 						return n.Repository == c.Repository && n.Reference == c.Reference
 					})
 				})
@@ -55,13 +54,22 @@ func (m *migration) carryStragglers(ctx workflow.Context) error {
 	return nil
 }
 
-// since is what the new backend has acknowledged and the reverse mirror has not carried yet.
-func (m *migration) since(ctx workflow.Context, name string) (edge.Delta, error) {
-	d, err := m.read(ctx, name, m.To, 0)
-	if err == nil && d.Lost {
-		err = refusal(kindJournalLost, "the journal of edge %s lost what it held since the flip", name)
+// since is what the new backend has acknowledged, through any edge, and the reverse mirror has not carried yet.
+func (m *migration) since(ctx workflow.Context) (changes []journal.Change, err error) {
+	for _, name := range m.Edges {
+		from := m.state.Positions[m.To][name]
+		for more := true; more; {
+			d, err := m.readFrom(ctx, name, m.To, from, 0)
+			if err != nil {
+				return nil, err
+			}
+			if d.Lost {
+				return nil, refusal(kindJournalLost, "the journal of edge %s lost what it held since the flip", name)
+			}
+			changes, from, more = append(changes, d.Changes...), d.Next, d.More
+		}
 	}
-	return d, err
+	return changes, nil
 }
 
 // probe pushes and pulls through every edge, as a client would.

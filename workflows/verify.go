@@ -7,6 +7,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"transship/activities"
+	"transship/internal/journal"
 	"transship/internal/registry"
 )
 
@@ -46,7 +47,27 @@ func (m *migration) verify(ctx workflow.Context) error {
 			}
 		}
 		m.note("%d differences; looking again", len(found.Differences))
+		if err := m.heal(ctx, found.Differences); err != nil {
+			return err
+		}
 	}
+}
+
+// heal brings tags that differ although no journal named them: their push began before the prefix was watched, and ended after its repository had been
+// copied.
+func (m *migration) heal(ctx workflow.Context, differences []registry.Difference) error {
+	var changes []journal.Change
+	for _, d := range differences {
+		if d.Kind == registry.MissingTag || d.Kind == registry.DifferentTag {
+			changes = append(changes, journal.Change{Kind: journal.Manifest, Repository: d.Repository, Reference: d.Tag})
+		}
+	}
+	for batch := range slices.Chunk(changes, 1000) {
+		if err := m.apply(ctx, m.From, m.To, batch, 0); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (m *migration) compare(ctx workflow.Context, repositories []string) (registry.Check, error) {

@@ -33,7 +33,7 @@ func (e *Edge) Check(ctx context.Context) []Finding {
 	found("generated files can be written to "+e.Directory, writable(e.Directory), "give the edge worker's user write access to "+e.Directory)
 	found("state can be written to "+filepath.Dir(e.State), writable(filepath.Dir(e.State)), "give the edge worker's user write access to the folder, or set edges."+e.Name+".state")
 	found("nginx accepts its configuration", e.run(ctx, e.TestCommand), "run "+strings.Join(e.TestCommand, " ")+" and mend what it names")
-	answer, err := e.ask(ctx, newConnections())
+	answer, err := ask[confirmation](ctx, e.StatusURL)
 	found("nginx answers at "+e.StatusURL, err, "start nginx, and include "+filepath.Join(e.Directory, FileServer)+" in the server block of the registry")
 	if err == nil {
 		e.mu.Lock()

@@ -25,6 +25,8 @@ var ErrHoldLost = gate.ErrHoldLost
 type Config struct {
 	Name      string
 	Upstreams []Upstream
+	// Prefixes are known to nginx from the start, so that routing them later takes no reload.
+	Prefixes []routing.Prefix
 	// Directory holds the generated files.
 	Directory string
 	// TestCommand and ReloadCommand are nginx's, as an argument list each.
@@ -131,8 +133,12 @@ func stillHeld(before, after state) error {
 // become puts a state in force. e.mu is held.
 func (e *Edge) become(ctx context.Context, s state) (Applied, error) {
 	applied := Applied{Edge: e.Name, Generation: s.Table.Generation}
-	files, err := e.Render(s.Table, s.deadlines())
+	files, err := e.Render(s.Table)
 	if err != nil {
+		return applied, err
+	}
+	// nginx must know the prefix before its flags mean anything. Only a prefix that the configuration does not name needs this.
+	if applied.Reload, err = e.reloadIfChanged(ctx, files); err != nil {
 		return applied, err
 	}
 	applied.Freezes = e.setGate(s)
@@ -140,19 +146,26 @@ func (e *Edge) become(ctx context.Context, s state) (Applied, error) {
 	if err := s.save(e.State); err != nil {
 		return applied, fmt.Errorf("edge %s: %w: %w", e.Name, ErrUnwritable, err)
 	}
+	if err := e.raise(s); err != nil {
+		return applied, err
+	}
+	return applied, e.confirm(ctx, s.Table.Generation)
+}
+
+func (e *Edge) reloadIfChanged(ctx context.Context, files map[string]string) (time.Duration, error) {
 	changed, err := e.install(ctx, files)
 	if err != nil {
-		return applied, err
+		return 0, err
 	}
-	if !changed && e.has(ctx, s.Table.Generation) {
-		return applied, nil
+	hash := hashIn(files)
+	if !changed { // on disk; a crash may have come between that and the reload
+		if answer, err := ask[filesAnswer](ctx, e.filesURL()); err != nil || answer.Files == hash {
+			return 0, nil // when nginx is away, it will start with them
+		}
 	}
 	begin := time.Now()
-	if err := e.reload(ctx, s.Table.Generation); err != nil {
-		return applied, err
-	}
-	applied.Reload = time.Since(begin)
-	return applied, nil
+	err = e.reload(ctx, hash)
+	return time.Since(begin), err
 }
 
 // setGate makes the gate follow a state, and returns the holds that this ended. A prefix that the state does not watch is forgotten.
@@ -180,14 +193,6 @@ func (e *Edge) setGate(s state) (freezes []routing.Freeze) {
 		}
 	}
 	return freezes
-}
-
-func (s state) deadlines() map[routing.Prefix]time.Time {
-	ends := map[routing.Prefix]time.Time{}
-	for p, l := range s.Leases {
-		ends[p] = l.Deadline
-	}
-	return ends
 }
 
 // watchLeases ends holds at their deadline and tells of leases that ran out.
@@ -228,19 +233,12 @@ func (e *Edge) runOut(ctx context.Context) (out []routing.Route) {
 		}
 	}
 	if changed {
-		// nginx's own clock has let writes pass already; its file is the same, so nothing is reloaded.
+		// nginx's own clock has let writes pass already.
 		if _, err := e.become(ctx, next); err != nil {
 			e.log.Error("after a hold ran out", "error", err)
 		}
 	}
 	return out
-}
-
-// has reports whether nginx answers with the generation.
-func (e *Edge) has(ctx context.Context, generation int64) bool {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	return e.confirmedOnce(ctx, generation)
 }
 
 func (e *Edge) followJournal(ctx context.Context) {

@@ -50,10 +50,27 @@ func (c Config) install(ctx context.Context, files map[string]string) (changed b
 	return true, nil
 }
 
+// place writes files for an nginx that does not run yet, and so cannot be asked about them.
+func (c Config) place(files map[string]string) error {
+	for name, content := range files {
+		if err := replace(filepath.Join(c.Directory, name), []byte(content)); err != nil {
+			return fmt.Errorf("edge %s: %w: %w: give the edge worker's user write access to %s", c.Name, ErrUnwritable, err, c.Directory)
+		}
+	}
+	return nil
+}
+
+// hashIn finds the hash that the files answer with.
+func hashIn(files map[string]string) string {
+	_, rest, _ := strings.Cut(files[FileServer], `"files":"`)
+	hash, _, _ := strings.Cut(rest, `"`)
+	return hash
+}
+
 // installed returns the generated files as they are on disk.
 func (c Config) installed() (map[string]string, error) {
 	files := map[string]string{}
-	for _, name := range []string{FileHTTP, FileServer, FileLocation} {
+	for _, name := range fileNames {
 		content, err := os.ReadFile(filepath.Join(c.Directory, name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -68,7 +85,7 @@ func (c Config) installed() (map[string]string, error) {
 
 func (c Config) restore(before map[string]string) error {
 	var errs []error
-	for _, name := range []string{FileHTTP, FileServer, FileLocation} {
+	for _, name := range fileNames {
 		path := filepath.Join(c.Directory, name)
 		if content, ok := before[name]; ok {
 			errs = append(errs, replace(path, []byte(content)))
@@ -94,12 +111,7 @@ func replace(path string, content []byte) error {
 	if err := os.Rename(tmp.Name(), path); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
+	return syncDir(filepath.Dir(path))
 }
 
 func (c Config) run(ctx context.Context, command []string) error {
@@ -115,35 +127,34 @@ func (c Config) run(ctx context.Context, command []string) error {
 }
 
 // reload tells nginx to take its files, and returns when no process that has older ones takes new requests.
-func (c Config) reload(ctx context.Context, generation int64) error {
-	client := newConnections()
+func (c Config) reload(ctx context.Context, hash string) error {
 	var old []int
-	if answer, err := c.ask(ctx, client); err == nil {
+	if answer, err := ask[filesAnswer](ctx, c.filesURL()); err == nil {
 		old = workers(answer.PID)
 	}
 	if err := c.run(ctx, c.ReloadCommand); err != nil {
 		return fmt.Errorf("edge %s: %w", c.Name, err)
 	}
-	return c.confirm(ctx, client, generation, old)
+	return c.confirmFiles(ctx, hash, old)
 }
 
-// settled is how long nginx must have answered with the new generation only, where its processes cannot be seen. nginx starts new workers, waits
+// settled is how long nginx must have answered with the new files only, where its processes cannot be seen. nginx starts new workers, waits
 // 100 ms, and only then tells the old ones to stop (ngx_master_process_cycle), so both take connections meanwhile: seen here until 105 to 111 ms
 // after the reload command.
 const settled = 250 * time.Millisecond
 
-// confirm asks nginx over HTTP, each time on a new connection, until it answers with the generation and none of its old worker processes
+// confirmFiles asks nginx over HTTP, each time on a new connection, until it answers with the new files and none of its old worker processes
 // takes connections any more.
-func (c Config) confirm(ctx context.Context, client *http.Client, generation int64, old []int) error {
+func (c Config) confirmFiles(ctx context.Context, hash string, old []int) error {
 	var since time.Time
 	var last error
 	for {
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("edge %s: nginx did not confirm generation %d: %w (last answer: %v)", c.Name, generation, err, last)
+			return fmt.Errorf("edge %s: nginx did not confirm its files: %w (last answer: %v)", c.Name, err, last)
 		}
-		answer, err := c.ask(ctx, client)
-		if err == nil && answer.Generation != generation {
-			err = fmt.Errorf("generation %d", answer.Generation)
+		answer, err := ask[filesAnswer](ctx, c.filesURL())
+		if err == nil && answer.Files != hash {
+			err = fmt.Errorf("files %s instead of %s", answer.Files, hash)
 		}
 		switch {
 		case err != nil:
@@ -158,35 +169,59 @@ func (c Config) confirm(ctx context.Context, client *http.Client, generation int
 	}
 }
 
-// generation is nginx's answer to the question which files it has.
-type generation struct {
+// confirmation is nginx's answer to the question which routing table it serves by.
+type confirmation struct {
 	Edge       string `json:"edge"`
 	Generation int64  `json:"generation"`
-	PID        int    `json:"pid"`
 }
 
-func (c Config) ask(ctx context.Context, client *http.Client) (generation, error) {
-	var g generation
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.StatusURL, nil)
-	if err != nil {
-		return g, err
+// filesAnswer is nginx's answer to the question which generated files it has.
+type filesAnswer struct {
+	Edge  string `json:"edge"`
+	Files string `json:"files"`
+	PID   int    `json:"pid"`
+}
+
+func (c Config) filesURL() string {
+	return strings.TrimSuffix(c.StatusURL, "generation") + "files"
+}
+
+// confirm asks nginx over HTTP until it serves by the generation. Flags are in force at once, so this takes one question, unless nginx is away.
+func (c Config) confirm(ctx context.Context, generation int64) error {
+	for {
+		answer, err := ask[confirmation](ctx, c.StatusURL)
+		switch {
+		case err == nil && answer.Edge != c.Name:
+			return fmt.Errorf("edge %s: %s answers as edge %q: point edges.%s.nginx.status_url at this node's nginx", c.Name, c.StatusURL, answer.Edge, c.Name)
+		case err == nil && answer.Generation == generation:
+			return nil
+		case err == nil:
+			err = fmt.Errorf("generation %d", answer.Generation)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("edge %s: nginx did not confirm generation %d: %w (last answer: %w)", c.Name, generation, ctx.Err(), err)
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
-	resp, err := client.Do(req)
+}
+
+// ask asks nginx one of the questions that the generated files answer.
+func ask[T any](ctx context.Context, url string) (answer T, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return g, err
+		return answer, err
+	}
+	resp, err := newConnections().Do(req)
+	if err != nil {
+		return answer, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return g, fmt.Errorf("%s answers %s: include %s in that server block", c.StatusURL, resp.Status, FileServer)
+		return answer, fmt.Errorf("%s answers %s: include %s in that server block", url, resp.Status, FileServer)
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&g); err != nil {
-		return g, fmt.Errorf("%s: %w", c.StatusURL, err)
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		return answer, fmt.Errorf("%s: %w", url, err)
 	}
-	return g, nil
-}
-
-// confirmedOnce asks a single time whether nginx has the generation.
-func (c Config) confirmedOnce(ctx context.Context, want int64) bool {
-	answer, err := c.ask(ctx, newConnections())
-	return err == nil && answer.Generation == want
+	return answer, nil
 }

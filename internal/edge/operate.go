@@ -21,23 +21,20 @@ func (e *Edge) Prepare(ctx context.Context, defaultBackend string) error {
 	if s.Table.Default == "" {
 		s.Table.Default = defaultBackend
 	}
-	files, err := e.Render(s.Table, s.deadlines())
+	files, err := e.Render(s.Table)
 	if err != nil {
 		return err
 	}
 	e.state = s
-	changed, err := e.install(ctx, files)
-	if err != nil {
+	if err := e.raise(s); err != nil {
 		return err
 	}
-	if _, err := e.ask(ctx, newConnections()); err != nil {
+	if _, err := ask[filesAnswer](ctx, e.filesURL()); err != nil {
 		e.log.Info("nginx does not answer yet; it will find the generated files when it starts", "directory", e.Directory)
-		return nil
+		return e.place(files)
 	}
-	if changed || !e.has(ctx, s.Table.Generation) {
-		return e.reload(ctx, s.Table.Generation)
-	}
-	return nil
+	_, err = e.reloadIfChanged(ctx, files)
+	return err
 }
 
 // Drain waits for the writes in flight of a held prefix. When it returns without error, the journal holds every acknowledged write of the prefix
@@ -119,7 +116,7 @@ func (e *Edge) Status(ctx context.Context) Status {
 	table := e.state.Table
 	e.mu.Unlock()
 	s := Status{Edge: e.Name, Generation: table.Generation, Table: table, Nginx: -1, Parked: map[routing.Prefix]int{}, InFlight: map[routing.Prefix]int{}}
-	if answer, err := e.ask(ctx, newConnections()); err == nil {
+	if answer, err := ask[confirmation](ctx, e.StatusURL); err == nil {
 		s.Nginx = answer.Generation
 	}
 	for _, p := range e.gate.Prefixes() {
@@ -130,7 +127,7 @@ func (e *Edge) Status(ctx context.Context) Status {
 
 // Preview returns what the generated files would become with a table, and whether nginx would have to be reloaded for it.
 func (e *Edge) Preview(t routing.Table) (files map[string]string, changes bool, err error) {
-	files, err = e.Render(t, nil)
+	files, err = e.Render(t)
 	if err != nil {
 		return nil, false, err
 	}
@@ -144,9 +141,9 @@ func (e *Edge) Preview(t routing.Table) (files map[string]string, changes bool, 
 	return files, changes, nil
 }
 
-// Generation returns the generation of the table that is in force.
-func (e *Edge) Generation() int64 {
+// Table returns the table that is in force.
+func (e *Edge) Table() routing.Table {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.state.Table.Generation
+	return e.state.Table
 }

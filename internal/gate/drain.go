@@ -96,7 +96,7 @@ func (g *Gate) look(o DrainOptions, late bool, alive func(pid int) bool) (look, 
 			l.sessions++
 		}
 	}
-	trusted := time.Since(g.started) >= o.Settle && time.Since(g.unannounced) >= o.Settle
+	trusted := time.Since(g.started) >= o.Settle && time.Since(g.unannounced[o.Prefix]) >= o.Settle
 	names := naming(writes)
 	switch {
 	case trusted && len(names) == 0 && (late || l.sessions == 0 && len(writes) == 0):

@@ -39,7 +39,7 @@ type Gate struct {
 	rules       map[routing.Prefix]*ruleState
 	writes      map[string]Write
 	sessions    map[string]session
-	unannounced time.Time // when a write was last seen to end that had never been announced
+	unannounced map[routing.Prefix]time.Time // when a write was last seen to end that had never been announced
 	ended       map[string]time.Time
 }
 
@@ -86,6 +86,7 @@ func New(log *slog.Logger, retryAfter time.Duration) *Gate {
 	return &Gate{
 		log: log, started: time.Now(), refusal: retryAfter,
 		rules: map[routing.Prefix]*ruleState{}, writes: map[string]Write{}, sessions: map[string]session{}, ended: map[string]time.Time{},
+		unannounced: map[routing.Prefix]time.Time{},
 	}
 }
 
@@ -144,11 +145,14 @@ func (g *Gate) Rule(p routing.Prefix) (Rule, bool) {
 func (g *Gate) Ended(e journal.Entry) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	t, ok := e.Target()
+	prefix, watched := g.prefixOf(t.Repository)
 	if _, announced := g.writes[e.ID]; announced {
 		delete(g.writes, e.ID)
-	} else if _, seen := g.ended[e.ID]; !seen && e.Status != 401 && e.Status != 403 && e.At.After(g.started) {
-		// Refused before the gate was asked is no write. Everything else that was not announced got past a gate that did not answer in time.
-		g.unannounced = time.Now()
+	} else if _, seen := g.ended[e.ID]; watched && !seen && e.Status != 401 && e.Status != 403 && e.At.After(g.started) {
+		// Refused before the gate was asked is no write. Everything else that was not announced began before the prefix was watched, or got past a
+		// gate that did not answer in time.
+		g.unannounced[prefix] = time.Now()
 	}
 	g.ended[e.ID] = time.Now()
 	if len(g.ended) > 10_000 {
@@ -158,7 +162,6 @@ func (g *Gate) Ended(e journal.Entry) {
 			}
 		}
 	}
-	t, ok := e.Target()
 	if !ok || t.Kind != journal.Upload {
 		return
 	}
@@ -168,20 +171,20 @@ func (g *Gate) Ended(e journal.Entry) {
 	}
 	switch {
 	case id == "":
-	case e.Status == 202:
-		g.sessions[id] = session{prefix: g.prefixOf(t.Repository), backend: e.Backend, active: e.At}
+	case e.Status == 202 && watched:
+		g.sessions[id] = session{prefix: prefix, backend: e.Backend, active: e.At}
 	case e.Status == 201, e.Status == 204, e.Status == 404:
 		delete(g.sessions, id)
 	}
 }
 
-func (g *Gate) prefixOf(repository string) routing.Prefix {
+func (g *Gate) prefixOf(repository string) (p routing.Prefix, watched bool) {
 	for p := range g.rules {
 		if p.Contains(repository) {
-			return p
+			return p, true
 		}
 	}
-	return ""
+	return "", false
 }
 
 // Parked returns how many writes of a prefix wait now.

@@ -72,8 +72,10 @@ type Freeze struct {
 
 // EdgeAsks is the question of an edge what it should be doing.
 type EdgeAsks struct {
-	Edge       string `json:"edge"`
-	Generation int64  `json:"generation"`
+	Edge string `json:"edge"`
+	// Table is the one that the edge has. Routes takes it over when it is newer than its own, as after the loss of Temporal's database: what an
+	// edge serves by is the truth then.
+	Table Table `json:"table"`
 	// RanOut is the hold whose lease ran out unrenewed, if that is why the edge asks.
 	RanOut string `json:"ran_out,omitempty"`
 }

@@ -1,0 +1,51 @@
+# transship: `make demo` shows the main job, `make test` passes the tests. Both install what they need.
+SHELL := /bin/bash
+GO ?= go
+BIN := bin
+# The lab's S3-like clients and registries break on a set AWS_CA_BUNDLE; nothing here uses AWS.
+unexport AWS_CA_BUNDLE
+
+.PHONY: all build devserver packages demo up down test unit lint lab-test histories clean
+
+all: build
+
+build: ## bin/transship and bin/transship-worker
+	$(GO) build -o $(BIN)/transship ./starter
+	$(GO) build -o $(BIN)/transship-worker ./worker
+
+devserver: ## Temporal with its UI in one process; the first build takes minutes
+	cd devserver && $(GO) build -o ../$(BIN)/transship-devserver .
+
+packages: ## nginx and docker-registry from Debian, nothing autostarted
+	@scripts/packages nginx=1.22.* docker-registry=2.8.2*
+
+demo: packages build devserver ## one prefix migrates, another rolls back, clients at work all the while
+	$(GO) run ./lab/demo demo
+
+up: packages build devserver ## the same stack, left running
+	$(GO) run ./lab/demo up
+
+down: ## stop what `make up` left running
+	$(GO) run ./lab/demo down
+
+test: lint unit lab-test ## everything CI runs
+
+lint:
+	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "not gofmt clean: $$files"; exit 1; }
+	$(GO) vet ./... && $(GO) vet -tags lab ./...
+	$(GO) tool -modfile=tools/go.mod staticcheck -tags lab ./...
+	$(GO) tool -modfile=tools/go.mod workflowcheck ./workflows/...
+
+unit: ## seconds, no servers but its own
+	$(GO) test -race ./...
+	cd tools && $(GO) test ./...
+
+lab-test: packages build devserver ## real registries, nginx and Temporal
+	cd devserver && $(GO) test ./...
+	$(GO) test -race -tags lab -count=1 -p 1 -timeout 45m ./...
+
+histories: packages build devserver ## record the workflow histories that the replay test checks
+	$(GO) test -tags lab -count=1 -run TestRecordHistories ./lab -record
+
+clean:
+	rm -rf $(BIN) .run

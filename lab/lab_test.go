@@ -1,0 +1,148 @@
+//go:build lab
+
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"transship/internal/report"
+	"transship/workflows"
+)
+
+// bin has the programs under test, built by TestMain.
+var bin string
+
+func TestMain(m *testing.M) {
+	code, err := buildAndRun(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func buildAndRun(m *testing.M) (int, error) {
+	dir, err := os.MkdirTemp("", "transship-bin-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	bin = dir
+	for name, source := range map[string][2]string{
+		"transship": {"..", "./starter"}, "transship-worker": {"..", "./worker"}, "transship-devserver": {"../devserver", "."},
+	} {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), source[1])
+		cmd.Dir = source[0]
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return 0, fmt.Errorf("build %s: %w: %s", name, err, out)
+		}
+	}
+	return m.Run(), nil
+}
+
+// start brings up a stack for one test. Its logs are shown when the test fails.
+func start(t *testing.T, adapt func(*Settings)) *Stack {
+	t.Helper()
+	dir := t.TempDir()
+	s, err := Start(t.Context(), Options{Dir: dir, Bin: bin, Adapt: adapt})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		s.Stop()
+		if t.Failed() {
+			for _, name := range []string{"worker", "edge-worker", "nginx", "devserver"} {
+				t.Logf("--- %s.log ends with:\n%s", name, tail(filepath.Join(dir, "log", name+".log")))
+			}
+		}
+	})
+	return s
+}
+
+func within(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// atWork seeds a prefix and keeps clients busy until the returned function is called.
+func atWork(t *testing.T, s *Stack, amount Amount) (*Clients, func()) {
+	t.Helper()
+	c := NewClients(s.Addresses.Edge, "restricted")
+	require.NoError(t, c.Seed(t.Context(), amount))
+	ctx, cancel := context.WithCancel(t.Context())
+	var wait sync.WaitGroup
+	wait.Go(func() { c.Run(ctx, 2) })
+	var once sync.Once
+	stop := func() { once.Do(func() { cancel(); wait.Wait() }) }
+	t.Cleanup(stop)
+	return c, stop
+}
+
+func (s *Stack) must(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := s.Transship(t.Context(), args...)
+	require.NoError(t, err)
+	return out
+}
+
+func nothingLost(t *testing.T, c *Clients, backend string) {
+	t.Helper()
+	lost, tags := c.Check(t.Context(), backend)
+	assert.Empty(t, lost, "acknowledged pushes that the serving backend does not have, of %d", tags)
+	assert.Zero(t, c.Summary().Stale, "pulls that gave something older than what was acknowledged")
+}
+
+func noHold(t *testing.T, s *Stack) {
+	t.Helper()
+	r, err := s.Routing(t.Context())
+	require.NoError(t, err)
+	for _, route := range r.Table.Routes {
+		assert.False(t, route.Mode.Parks(), "%s is still %s", route.Prefix, route.Mode)
+	}
+}
+
+// Promises 1, 2, 4, 5: nobody notices a migration, nor the rollback after it.
+func TestClientsNoticeNeitherMigrationNorRollback(t *testing.T) {
+	s := start(t, func(s *Settings) { s.Soak, s.Finalize = time.Hour, "ask" })
+	c, stop := atWork(t, s, Small)
+	ctx := within(t, 3*time.Minute)
+
+	s.must(t, "--as", "sre", "migrate", "restricted")
+	_, err := s.Await(ctx, "restricted", Phase(workflows.Approval))
+	require.NoError(t, err)
+	s.must(t, "--as", "releng", "approve", "restricted")
+	_, err = s.Await(ctx, "restricted", func(w workflows.Status) bool { return w.Report.Checks.Rounds > 1 })
+	require.NoError(t, err)
+
+	s.must(t, "--as", "sre", "rollback", "restricted", "--reason", "to see that it works")
+	r, err := s.Outcome(ctx, "restricted")
+	require.NoError(t, err)
+	stop()
+
+	assert.Equal(t, report.RolledBack, r.Outcome)
+	assert.Empty(t, c.Failures())
+	nothingLost(t, c, s.Addresses.Old)
+	noHold(t, s)
+	assert.NotZero(t, r.Reverse.Writes, "something was pushed to the new backend and carried back")
+	assert.FileExists(t, r.File)
+
+	// Promise 8: the same again costs little. Everything but what was pushed meanwhile is there.
+	s.must(t, "--as", "sre", "migrate", "restricted")
+	status, err := s.Await(ctx, "restricted", Phase(workflows.Approval))
+	require.NoError(t, err)
+	assert.Zero(t, status.Report.Mirror.Blobs, "blobs sent again")
+	s.must(t, "--as", "sre", "abort", "restricted")
+	r, err = s.Outcome(ctx, "restricted")
+	require.NoError(t, err)
+	assert.Equal(t, report.Aborted, r.Outcome)
+	nothingLost(t, c, s.Addresses.Old)
+}

@@ -1,0 +1,102 @@
+package lab
+
+import (
+	"fmt"
+	"os"
+	"text/template"
+	"time"
+)
+
+// Settings are what a stack's configuration says beyond where things are.
+type Settings struct {
+	Approvers        []string
+	ApprovalRequired bool
+	Broken           string
+	Deep             bool
+	Lease            time.Duration
+	Drain            time.Duration
+	Settle           time.Duration
+	FreezePause      time.Duration
+	Attempts         int
+	Soak             time.Duration
+	Interval         time.Duration
+	Finalize         string
+	Failures         int
+	Jobs             int
+	// Checks are the site's own checks, by name.
+	Checks map[string]string
+	// Chat is a Slack-compatible address that is told; empty is none.
+	Chat string
+}
+
+// quick are settings for watching a migration go by, instead of days of soaking.
+func quick() Settings {
+	return Settings{
+		ApprovalRequired: true, Broken: "stop", Lease: 15 * time.Second, Drain: 5 * time.Second, Settle: 2 * time.Second, FreezePause: 2 * time.Second,
+		Attempts: 10, Soak: 8 * time.Second, Interval: 2 * time.Second, Finalize: "automatic", Failures: 2, Jobs: 8,
+	}
+}
+
+var configuration = template.Must(template.New("").Parse(`# Written by the lab. config/example.yaml says what the keys are for.
+temporal: {address: "{{.A.Temporal}}", namespace: {{.A.Namespace}}, ui: "{{.A.UI}}"}
+backends:
+  old: {url: "{{.A.Old}}"}
+  new: {url: "{{.A.New}}"}
+default_backend: old
+edges:
+  {{.Edge}}:
+    url: "{{.A.Edge}}"
+    username: {{.A.PushUser}}
+    password: {file: {{.Dir}}/secrets/password}
+    nginx:
+      directory: {{.Dir}}/nginx/generated
+      test_command: [nginx, -p, {{.Dir}}/nginx, -c, {{.Dir}}/nginx/nginx.conf, -t]
+      reload_command: [nginx, -p, {{.Dir}}/nginx, -c, {{.Dir}}/nginx/nginx.conf, -s, reload]
+    gate: "{{.A.Gate}}"
+    journal: {{.Dir}}/nginx/journal.log
+    traffic: {{.Dir}}/nginx/traffic.log
+    state: {{.Dir}}/edge/{{.Edge}}.json
+prefixes:
+  - {prefix: restricted, from: old, to: new}
+  - {prefix: platform, from: old, to: new}
+policy:
+  mirror: {jobs: {{.S.Jobs}}}
+  audit: {broken: {{.S.Broken}}}
+  verify: {deep: {{.S.Deep}}}
+  approval: {required: {{.S.ApprovalRequired}}, approvers: [{{range $i, $a := .S.Approvers}}{{if $i}}, {{end}}{{$a}}{{end}}]}
+  freeze: {lease: {{.S.Lease}}, drain: {{.S.Drain}}, settle: {{.S.Settle}}, pause: {{.S.FreezePause}}, attempts: {{.S.Attempts}}}
+  soak: {duration: {{.S.Soak}}, interval: {{.S.Interval}}, finalize: {{.S.Finalize}}}
+  checks:
+    failures: {{.S.Failures}}
+    baseline: 1m
+{{- if .S.Checks}}
+    http:
+{{- range $name, $url := .S.Checks}}
+      - {name: "{{$name}}", url: "{{$url}}"}
+{{- end}}{{end}}
+notifications:
+  - {name: log, kind: log}
+{{- if .S.Chat}}
+  - {name: chat, kind: slack, channel: "#releng", url: {file: {{.Dir}}/secrets/chat}}
+{{- end}}
+reports: {{.A.Reports}}
+`))
+
+// writeConfig writes the configuration of transship, and the secrets that it refers to.
+func (s *Stack) writeConfig() error {
+	settings := quick()
+	if s.Adapt != nil {
+		s.Adapt(&settings)
+	}
+	for name, content := range map[string]string{"password": Password, "chat": settings.Chat} {
+		if err := os.WriteFile(s.path("secrets/"+name), []byte(content), 0o600); err != nil {
+			return fmt.Errorf("secrets: %w", err)
+		}
+	}
+	f, err := os.Create(s.Addresses.Config)
+	if err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	defer f.Close()
+	return configuration.Execute(f, map[string]any{"A": s.Addresses, "S": settings, "Dir": s.Dir, "Edge": EdgeName})
+}

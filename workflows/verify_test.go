@@ -1,0 +1,97 @@
+package workflows
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"transship/activities"
+	"transship/internal/registry"
+	"transship/internal/report"
+)
+
+func TestDifferencesThatADeltaHealsAreLookedAtAgain(t *testing.T) {
+	w := newWorld(t)
+	w.extra = []registry.Difference{{Repository: "restricted/r1", Tag: "gone", Kind: registry.ExtraTag}}
+	w.after["VerifyRepositories"] = func(call int) error {
+		if call == 8 { // all repositories were looked at once
+			w.mu.Lock()
+			w.extra = nil
+			w.mu.Unlock()
+		}
+		return nil
+	}
+	r, err := w.migrate(input())
+	require.NoError(t, err)
+	require.Empty(t, r.Checks.Differences)
+	last := w.verified[len(w.verified)-1]
+	require.Equal(t, []string{"restricted/r1"}, last.Repositories, "only what differed is looked at again")
+}
+
+func TestDifferencesThatPersistEndTheMigration(t *testing.T) {
+	w := newWorld(t)
+	w.extra = []registry.Difference{{Repository: "restricted/r1", Tag: "x", Kind: registry.ExtraTag}}
+	r, err := w.migrate(input())
+	require.ErrorContains(t, err, "old and new still differ in 1 places after 6 looks, such as extra restricted/r1:x")
+	require.Equal(t, report.Failed, r.Outcome)
+	require.Len(t, r.Checks.Differences, 1)
+	require.Empty(t, w.holds)
+}
+
+func TestWhatEarlierProbesLeftAtTheTargetIsNoDifference(t *testing.T) {
+	w := newWorld(t)
+	w.put(write{backend: "old", repository: "restricted/transship-probe", tag: "probe", digest: "sha256:p"})
+	w.extra = []registry.Difference{{Repository: "restricted/transship-probe", Tag: "older", Kind: registry.ExtraTag}}
+	_, err := w.migrate(input())
+	require.NoError(t, err)
+}
+
+func TestAPrefixThatIsPushedToFasterThanItCanBeCarriedOverIsNotFrozen(t *testing.T) {
+	w := newWorld(t)
+	w.before["ReadJournal"] = func(int) error { w.push("edge-1", "restricted/busy", "latest"); return nil }
+	r, err := w.migrate(input(func(in *MigrateInput) { in.Policy.Converge.Changes = 0; in.Policy.Converge.Rounds = 4 }))
+	require.ErrorContains(t, err, "after 4 deltas, one still brought")
+	require.Equal(t, report.Failed, r.Outcome)
+	require.Empty(t, w.holds)
+}
+
+func TestAMirrorThatFailsForGoodEndsTheMigration(t *testing.T) {
+	w := newWorld(t)
+	w.before["MirrorRepositories"] = func(call int) error {
+		if call == 3 {
+			return final(activities.KindRefused)
+		}
+		return nil
+	}
+	r, err := w.migrate(input())
+	require.ErrorContains(t, err, "made to fail: Refused")
+	require.Equal(t, report.Failed, r.Outcome)
+	require.Equal(t, "old", w.route.Backend)
+	require.Empty(t, w.switches)
+	m, told := w.said("goes back")
+	require.True(t, told)
+	require.Equal(t, "critical", string(m.Level))
+}
+
+func TestAMirrorWhoseTargetIsDownForAWhileGoesOn(t *testing.T) {
+	w := newWorld(t)
+	w.before["MirrorRepositories"] = first(5, errDown)
+	w.before["ReadJournal"] = first(4, errDown)
+	w.before["VerifyRepositories"] = first(4, errDown)
+	_, err := w.migrate(input())
+	require.NoError(t, err)
+}
+
+func TestADeletionIsCarriedOverOnlyTowardsTheTarget(t *testing.T) {
+	w := newWorld(t)
+	w.before["VerifyRepositories"] = on(1, func() { w.remove("edge-1", "restricted/r1", "v1") })
+	w.before["ProbeEdge"] = on(firstOfSoak, func() { w.remove("edge-1", "restricted/r2", "v1") })
+	_, err := w.migrate(input())
+	require.NoError(t, err)
+	require.NotContains(t, w.content["new"], "restricted/r1:v1")
+	require.Contains(t, w.content["old"], "restricted/r2:v1", "the old backend had it before the migration")
+	for _, p := range w.applied {
+		require.Equal(t, p.From == "old", p.Deletes)
+		require.Equal(t, []string{"restricted/kept@sha256:before"}, p.KeptBefore)
+	}
+}
