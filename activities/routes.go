@@ -58,7 +58,12 @@ func (r *Routes) ReleaseWrites(ctx context.Context, q routing.Request) (routing.
 
 // DisownPrefix ends a migration's claim. The prefix stays where it is, open.
 func (r *Routes) DisownPrefix(ctx context.Context, q routing.Request) (routing.Routing, error) {
-	return r.ask(ctx, routing.UpdateDisown, q)
+	after, err := r.ask(ctx, routing.UpdateDisown, q)
+	var absent *serviceerror.NotFound
+	if errors.As(err, &absent) {
+		return after, nil // without Routes there is no claim
+	}
+	return after, err
 }
 
 // ReadTable returns the present routing table. It is empty when nothing was ever routed.

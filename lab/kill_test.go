@@ -96,7 +96,7 @@ func (s *Stack) killAtSteps(ctx context.Context, victim *Process) (killed []stri
 				if victim == s.Devserver {
 					_ = os.Remove(s.path("temporal/ready.json"))
 				}
-				if err := victim.Start(ctx); err != nil {
+				if err := victim.Start(context.WithoutCancel(ctx)); err != nil {
 					return append(killed, err.Error())
 				}
 			}

@@ -135,14 +135,20 @@ func TestClientsNoticeNeitherMigrationNorRollback(t *testing.T) {
 	assert.NotZero(t, r.Reverse.Writes, "something was pushed to the new backend and carried back")
 	assert.FileExists(t, r.File)
 
-	// Promise 8: the same again costs little. Everything but what was pushed meanwhile is there.
-	s.must(t, "--as", "sre", "migrate", "restricted")
-	status, err := s.Await(ctx, "restricted", Phase(workflows.Approval))
-	require.NoError(t, err)
-	assert.Zero(t, status.Report.Mirror.Blobs, "blobs sent again")
-	s.must(t, "--as", "sre", "abort", "restricted")
-	r, err = s.Outcome(ctx, "restricted")
-	require.NoError(t, err)
-	assert.Equal(t, report.Aborted, r.Outcome)
+	// Promise 8: the same again costs little. The first time brings what was pushed since the rollback, the second nothing.
+	for again := range 2 {
+		s.must(t, "--as", "sre", "migrate", "restricted")
+		status, err := s.Await(ctx, "restricted", Phase(workflows.Approval))
+		require.NoError(t, err)
+		if again == 1 {
+			assert.Zero(t, status.Report.Mirror.Blobs, "blobs sent again")
+			assert.Zero(t, status.Report.Mirror.Manifests, "manifests sent again")
+			assert.Equal(t, status.Report.Mirror.Tags, status.Report.Mirror.TagsUnchanged)
+		}
+		s.must(t, "--as", "sre", "abort", "restricted")
+		r, err = s.Outcome(ctx, "restricted")
+		require.NoError(t, err)
+		assert.Equal(t, report.Aborted, r.Outcome)
+	}
 	nothingLost(t, c, s.Addresses.Old)
 }

@@ -19,7 +19,7 @@ import (
 func TestAPauseDuringTheMirrorStopsCopiesAndResumeGoesOn(t *testing.T) {
 	s := start(t, func(s *Settings) { s.ApprovalRequired, s.Soak, s.Jobs = false, 2*time.Second, 1 })
 	c := NewClients(s.Addresses.Edge, "restricted")
-	require.NoError(t, c.Seed(t.Context(), Amount{Repositories: 4, Tags: 150}))
+	require.NoError(t, c.Seed(t.Context(), Amount{Repositories: 4, Tags: 80}))
 	ctx := within(t, 4*time.Minute)
 	s.must(t, "migrate", "restricted")
 	_, err := s.Await(ctx, "restricted", func(w workflows.Status) bool { return w.Phase == workflows.Mirror && s.blobs(t) > 20 })

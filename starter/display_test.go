@@ -95,7 +95,7 @@ func TestPlanForPeople(t *testing.T) {
 	}
 	var b bytes.Buffer
 	require.NoError(t, writePlan(&b, r, "old", "new", false))
-	for _, want := range []string{"to copy       1.0 KiB at most", "edge edge1    new files, and a reload", "BLOCKED: 1\n  edge edge1 cannot be used", "… and 5 more"} {
+	for _, want := range []string{"to copy       1.0 KiB at most", "edge edge1    its nginx gets new files", "BLOCKED: 1\n  edge edge1 cannot be used", "… and 5 more"} {
 		assert.Contains(t, b.String(), want)
 	}
 	assert.NotContains(t, b.String(), "a.conf")

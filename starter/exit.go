@@ -88,7 +88,7 @@ func (a *app) classify(err error) *failure {
 	var late *serviceerror.DeadlineExceeded
 	switch {
 	case errors.As(err, &known):
-		return known
+		return &failure{known.code, err}
 	case !a.begun:
 		return &failure{exitUsage, fmt.Errorf("%w (transship --help shows how)", err)}
 	case errors.As(err, &namespace):

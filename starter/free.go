@@ -23,12 +23,9 @@ func (d *desk) free(ctx context.Context, move config.Move) error {
 	}
 	now, _, err := d.routing(ctx)
 	if err != nil {
-		return err
+		return fmt.Errorf("nothing was started: %w", err)
 	}
-	if conflict := routed(now.Table, move); conflict != nil {
-		return conflict
-	}
-	return nil
+	return routed(now.Table, move)
 }
 
 // routed refuses what the routing table would refuse.

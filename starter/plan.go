@@ -69,7 +69,7 @@ func (a *app) plan(ctx context.Context, prefix, from, to string, within time.Dur
 		return err
 	}
 	if n := len(result.Plan.Blockers); n > 0 {
-		return trouble("the migration of %s is blocked: %d reasons, such as: %s", move.Prefix, n, result.Plan.Blockers[0])
+		return trouble("the migration of %s is blocked: %d things to mend", move.Prefix, n)
 	}
 	return nil
 }
@@ -118,9 +118,9 @@ func writePlan(w io.Writer, r workflows.DryRunResult, from, to string, files boo
 		{"to copy", bytesOf(p.Missing()) + " at most"},
 	}
 	for _, e := range r.Edges {
-		what := "nothing changes"
+		what := "its nginx knows the prefix: no reload"
 		if e.Changes {
-			what = "new files, and a reload"
+			what = "its nginx gets new files, and is reloaded once"
 		}
 		t.row("edge "+e.Edge, what)
 	}

@@ -31,9 +31,9 @@ type progress struct {
 }
 
 func (p progress) String() string {
-	s := fmt.Sprintf("%s of at most %s", bytesOf(p.Bytes), bytesOf(p.Total))
+	s := bytesOf(p.Bytes)
 	if p.Total > 0 {
-		s += fmt.Sprintf(" (%d%%)", min(100, 100*p.Bytes/p.Total))
+		s += fmt.Sprintf(" of at most %s (%d%%)", bytesOf(p.Total), min(100, 100*p.Bytes/p.Total))
 	}
 	s += fmt.Sprintf(", %d tags, %d blobs sent", p.Tags, p.Blobs)
 	if p.Rate > 0 {

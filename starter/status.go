@@ -57,7 +57,7 @@ func (a *app) statusOf(ctx context.Context, prefix string, watch bool) error {
 	if err := a.print(v, v.write); err != nil {
 		return err
 	}
-	if v.Trouble != "" {
+	if v.Trouble != "" && !v.Over {
 		return unreachable("%s", v.Trouble)
 	}
 	return nil

@@ -67,7 +67,7 @@ func (d *desk) look(ctx context.Context, id, run string, e *estimator) (view, er
 	of := d.entry(info)
 	v := view{Workflow: id, Run: of.Run, Link: of.Link, Over: info.GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING}
 	if v.Over {
-		v.Status, err = d.ended(ctx, of, info)
+		v.Status, v.Trouble, err = d.ended(ctx, of)
 		return v, err
 	}
 	v.Activities = activitiesOf(described.GetPendingActivities())
@@ -76,9 +76,7 @@ func (d *desk) look(ctx context.Context, id, run string, e *estimator) (view, er
 		err = value.Get(&v.Status)
 	}
 	if err != nil {
-		// What visibility knows is better than nothing.
-		v.Phase, v.Serving = of.Phase, "unknown"
-		v.Report = report.Report{Prefix: of.Prefix, From: of.From, To: of.To, Operator: of.Operator, Began: of.Began, Workflow: id, Run: of.Run, Outcome: report.Running}
+		v.Status = of.status()
 		v.Trouble = err.Error()
 		if late(err) && ctx.Err() == nil {
 			v.Trouble = d.silent(ctx, "the migration was asked how it is").Error()
@@ -113,12 +111,22 @@ func named(id, run string) string {
 	return "run " + run + " of migration " + id
 }
 
-// ended is the last status of a migration that is over.
-func (d *desk) ended(ctx context.Context, of entry, info *workflowpb.WorkflowExecutionInfo) (workflows.Status, error) {
+// status is what visibility knows of a migration, which is better than nothing.
+func (e entry) status() workflows.Status {
+	s := workflows.Status{Phase: e.Phase, Serving: "unknown, `transship routes` shows it", Report: report.Report{
+		Prefix: e.Prefix, From: e.From, To: e.To, Operator: e.Operator, Workflow: e.Workflow, Run: e.Run, Began: e.Began, Ended: e.Ended, Outcome: report.Running,
+	}}
+	if !e.Ended.IsZero() {
+		s.Report.Outcome = report.Outcome(e.Outcome)
+	}
+	return s
+}
+
+// ended is the last status of a migration that is over, and what is missing from it.
+func (d *desk) ended(ctx context.Context, of entry) (s workflows.Status, trouble string, err error) {
 	bounded, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
-	s := workflows.Status{Phase: workflows.Done}
-	err := d.GetWorkflow(bounded, of.Workflow, of.Run).Get(bounded, &s.Report)
+	err = d.GetWorkflow(bounded, of.Workflow, of.Run).Get(bounded, &s.Report)
 	var failed *temporal.ApplicationError
 	var cancelled *temporal.CanceledError
 	switch {
@@ -128,27 +136,25 @@ func (d *desk) ended(ctx context.Context, of entry, info *workflowpb.WorkflowExe
 	case errors.As(err, &failed) && failed.HasDetails():
 		err = failed.Details(&s.Report)
 	default:
-		// It was ended without being asked: its last state can still be had from its history, by a worker.
+		// It was ended without being asked. A worker can tell from its history what it had come to.
 		value, asked := d.query(bounded, of.Workflow, of.Run, workflows.QueryStatus)
 		if asked == nil {
 			asked = value.Get(&s)
 		}
 		if asked != nil {
-			return s, fmt.Errorf("%s was ended from outside (%s), and what it had come to cannot be had: %w", of.Workflow, info.GetStatus(), asked)
+			return of.status(), "what it had come to cannot be had: " + asked.Error(), nil
 		}
-		if s.Report.Ended.IsZero() {
-			s.Report.Ended, s.Report.Reason = of.Ended, of.Outcome
-		}
-		return s, nil
+		s.Report.Ended, s.Report.Outcome = of.Ended, report.Outcome(of.Outcome)
+		return s, "", nil
 	}
 	if err != nil {
-		return s, fmt.Errorf("result of %s: %w", of.Workflow, err)
+		return s, "", fmt.Errorf("result of %s: %w", of.Workflow, err)
 	}
-	s.Serving = s.Report.From
+	s.Phase, s.Serving = workflows.Done, s.Report.From
 	if s.Report.Outcome == report.Finalized {
 		s.Serving = s.Report.To
 	}
-	return s, nil
+	return s, "", nil
 }
 
 func activitiesOf(infos []*workflowpb.PendingActivityInfo) []pending {

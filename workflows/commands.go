@@ -42,7 +42,7 @@ func (m *migration) listen(ctx workflow.Context) error {
 }
 
 func (m *migration) status() Status {
-	return Status{Phase: m.phase, Waits: m.waits, Paused: m.state.Paused != nil, Serving: m.serving(), Report: m.state.Report}
+	return Status{Phase: m.phase, Waits: m.waiting(), Paused: m.state.Paused != nil, Serving: m.serving(), Report: m.state.Report}
 }
 
 func (m *migration) over() error {
@@ -169,7 +169,7 @@ func (m *migration) abort(_ workflow.Context, c Command) (string, error) {
 
 // halt ends the list of steps.
 func (m *migration) halt(s Stop) {
-	m.state.Stop = &s
+	m.state.Stop, m.state.Paused = &s, nil
 	m.stop()
 }
 

@@ -26,6 +26,7 @@ func (w *world) continued(in MigrateInput, activity string, call int) MigrateInp
 		}
 		return nil
 	}
+	w.unattended = true
 	_, err := w.migrate(in)
 	require.True(w.t, workflow.IsContinueAsNewError(err), "%v", err)
 	w.before[activity] = was
@@ -46,7 +47,6 @@ func TestASoakGoesOnInANewRunWhenItsHistoryHasGrownLong(t *testing.T) {
 	require.NotEmpty(t, next.State.Positions["new"])
 	until, told, hold := next.State.SoakUntil, next.State.Told, next.State.Hold
 	claims, plans := w.count("ClaimPrefix"), w.count("PlanRepositories")
-	next.Notify = nil // the line to people is a workflow of its own, which this environment does not carry over
 	r, err := w.migrate(next)
 	require.NoError(t, err)
 	require.Equal(t, report.Finalized, r.Outcome)
@@ -63,7 +63,6 @@ func TestASoakGoesOnInANewRunWhenItsHistoryHasGrownLong(t *testing.T) {
 func TestTheWayBackIsOpenInANewRunAsWell(t *testing.T) {
 	w := newWorld(t)
 	next := w.continued(input(askToFinalize), "ProbeEdge", firstOfSoak+4)
-	next.Notify = nil
 	// The environment starts clocks and calls anew.
 	w.before["SampleTraffic"] = func(int) error { return nil }
 	ordered := false
@@ -86,7 +85,6 @@ func TestAMigrationThatWaitsForApprovalGoesOnInANewRun(t *testing.T) {
 	w.quiet = true
 	next := w.continued(input(withApproval), "ReadJournal", 30)
 	require.Nil(t, next.State.Approved)
-	next.Notify = nil
 	reads := w.count("ReadJournal")
 	var approved *reply
 	w.before["ReadJournal"] = func(call int) error {

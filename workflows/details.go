@@ -19,8 +19,8 @@ func (m *migration) show() {
 		fmt.Fprintf(&b, " (%s)", r.Outcome)
 	}
 	fmt.Fprintf(&b, "  \n**Served by:** %s  \n**Asked for by:** %s\n\n", m.serving(), m.Operator)
-	if m.waits != "" {
-		fmt.Fprintf(&b, "> **Waits for:** %s\n\n", m.waits)
+	if waits := m.waiting(); waits != "" {
+		fmt.Fprintf(&b, "> **Waits for:** %s\n\n", waits)
 	}
 	if r.Reason != "" {
 		fmt.Fprintf(&b, "> %s\n\n", r.Reason)

@@ -140,13 +140,18 @@ func (m *migration) boundary(ctx workflow.Context) error {
 
 // whilePaused waits until somebody resumes, or ends, the migration.
 func (m *migration) whilePaused(ctx workflow.Context) error {
-	was := m.waits
-	m.waits = fmt.Sprintf("paused by %s: `transship resume %s` goes on", m.state.Paused.By, m.Prefix)
 	m.show()
 	err := workflow.Await(ctx, func() bool { return m.state.Paused == nil || m.state.Stop != nil })
-	m.waits = was
 	m.show()
 	return err
+}
+
+// waiting says what the migration waits for, and how to give it.
+func (m *migration) waiting() string {
+	if p := m.state.Paused; p != nil {
+		return fmt.Sprintf("paused by %s: `transship resume %s` goes on", p.By, m.Prefix)
+	}
+	return m.waits
 }
 
 // pausable does something long that may be interrupted and begun again. A pause cancels it; when the migration is resumed, it is begun anew,

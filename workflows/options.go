@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 )
@@ -65,10 +66,16 @@ func because(err error) string {
 	case errors.As(err, &refused):
 		return refused.Message()
 	case errors.As(err, &late):
-		if cause := errors.Unwrap(late); cause != nil {
-			return "no answer in time; the last try: " + because(cause)
+		var inner *temporal.TimeoutError
+		switch cause := errors.Unwrap(late); {
+		case errors.As(cause, &inner):
+			return "a worker took it, but it did not come to an end in time"
+		case cause != nil:
+			return "no success in time; the last try: " + because(cause)
+		case late.TimeoutType() == enumspb.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE, late.TimeoutType() == enumspb.TIMEOUT_TYPE_SCHEDULE_TO_START:
+			return "no answer in time: does its worker run?"
 		}
-		return "no answer in time: does its worker run?"
+		return "it did not come to an end in time"
 	}
 	return err.Error()
 }

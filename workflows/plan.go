@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	"transship/activities"
@@ -37,9 +38,8 @@ func (m *migration) plan(ctx workflow.Context) error {
 func (m *migration) claim(ctx workflow.Context) error {
 	var r *activities.Routes
 	err := workflow.ExecuteActivity(toRoutes(ctx, "claim "+m.Prefix.String()), r.ClaimPrefix, m.request()).Get(ctx, nil)
-	if err == nil {
-		m.state.Claimed = true
-	}
+	// Interrupted, nobody knows whether Routes has noted the claim.
+	m.state.Claimed = err == nil || temporal.IsCanceledError(err)
 	return err
 }
 
@@ -110,7 +110,22 @@ func reachBackends(ctx workflow.Context, in MigrateInput) (blockers []string) {
 	return blockers
 }
 
+// edgeLooks is how often an edge is looked at before a plan calls it unfit: its nginx may just be restarting.
+const edgeLooks = 3
+
 func reachEdges(ctx workflow.Context, in MigrateInput) (blockers []string) {
+	for look := range edgeLooks {
+		if blockers = checkEdges(ctx, in); len(blockers) == 0 {
+			return nil
+		}
+		if look < edgeLooks-1 && workflow.Sleep(ctx, 2*time.Second) != nil {
+			break
+		}
+	}
+	return blockers
+}
+
+func checkEdges(ctx workflow.Context, in MigrateInput) (blockers []string) {
 	var a *activities.Edge
 	for _, name := range in.Edges {
 		var findings []edge.Finding

@@ -159,14 +159,21 @@ func (r *routes) claim(_ workflow.Context, q routing.Request) error {
 	}
 	slices.SortFunc(r.Edges, func(a, b routing.EdgeState) int { return strings.Compare(a.Edge, b.Edge) })
 	route, ok := r.Table.Lookup(q.Prefix)
-	if ok && route.Owner == q.Owner {
+	if ok && route.Owner == q.Owner { // asked again, or a run that was terminated left its claim to this one
+		route.Other = q.To
+		r.replace(route)
 		return nil
 	}
 	route = routing.Route{Prefix: q.Prefix, Backend: q.From, Other: q.To, Mode: routing.Open, Owner: q.Owner}
+	r.replace(route)
+	return nil
+}
+
+// replace changes what edges need not know.
+func (r *routes) replace(route routing.Route) {
 	generation := r.Table.Generation
 	r.Table = r.Table.With(route)
-	r.Table.Generation = generation // the same for every edge
-	return nil
+	r.Table.Generation = generation
 }
 
 // watch has the writes of a claimed prefix announced and journaled from now on.

@@ -201,6 +201,12 @@ func (m *migration) round(ctx workflow.Context) error {
 
 // finalize gives the prefix to the new backend for good.
 func (m *migration) finalize(ctx workflow.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// From here on there is no way back, so nothing interrupts either.
+	ctx, cancel := workflow.NewDisconnectedContext(ctx)
+	defer cancel()
 	by := "transship"
 	if m.state.Finalize != nil {
 		by = m.state.Finalize.By

@@ -11,12 +11,14 @@ import (
 	"transship/internal/registry"
 )
 
-// verifyRounds is how often differences are looked at again, since the source is in use: a tag that moved meanwhile is brought by a delta.
-const verifyRounds = 5
+// verifyRounds is how often differences are looked at again before they count.
+const verifyRounds = 4
 
-// verify compares both sides: every tag resolves to the same digest, and the target has all that it needs.
+// verify compares both sides: every tag resolves to the same digest, and the target has all that it needs. The source is in use, so there is always something
+// that was pushed after the delta and before the look. What counts is a difference that is still the same after the next delta; a tag that moved
+// again is left to the deltas to come, the last of which is compared under the freeze.
 func (m *migration) verify(ctx workflow.Context) error {
-	repositories := m.state.Repositories
+	repositories, before := m.state.Repositories, []registry.Difference(nil)
 	for round := 0; ; round++ {
 		if _, err := m.delta(ctx, 0); err != nil {
 			return err
@@ -29,18 +31,19 @@ func (m *migration) verify(ctx workflow.Context) error {
 			m.state.Report.Checks.Verified = found
 			m.state.Report.Checks.Verified.Differences = nil
 		}
-		m.state.Report.Checks.Differences = found.Differences
-		if len(found.Differences) == 0 {
+		lasting := slices.DeleteFunc(slices.Clone(found.Differences), func(d registry.Difference) bool { return round > 0 && !slices.Contains(before, d) })
+		m.state.Report.Checks.Differences = lasting
+		if len(lasting) == 0 {
 			v := m.state.Report.Checks.Verified
-			m.note("%d tags, %d manifests, %d blobs agree", v.Tags, v.Manifests, v.Blobs)
+			m.note("%d tags, %d manifests, %d blobs agree; %d were being pushed", v.Tags, v.Manifests, v.Blobs, len(found.Differences))
 			return nil
 		}
 		if round == verifyRounds {
-			d := found.Differences[0]
+			d := lasting[0]
 			return refusal("Differs", "%s and %s still differ in %d places after %d looks, such as %s %s:%s: want %q, have %q %s",
-				m.From, m.To, len(found.Differences), verifyRounds+1, d.Kind, d.Repository, d.Tag, d.Want, d.Have, d.Detail)
+				m.From, m.To, len(lasting), verifyRounds+1, d.Kind, d.Repository, d.Tag, d.Want, d.Have, d.Detail)
 		}
-		repositories = nil
+		repositories, before = nil, found.Differences
 		for _, d := range found.Differences {
 			if !slices.Contains(repositories, d.Repository) {
 				repositories = append(repositories, d.Repository)

@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -14,7 +15,7 @@ func TestDifferencesThatADeltaHealsAreLookedAtAgain(t *testing.T) {
 	w := newWorld(t)
 	w.extra = []registry.Difference{{Repository: "restricted/r1", Tag: "gone", Kind: registry.ExtraTag}}
 	w.after["VerifyRepositories"] = func(call int) error {
-		if call == 8 { // all repositories were looked at once
+		if call == 4 { // four batches of two: all were looked at once
 			w.mu.Lock()
 			w.extra = nil
 			w.mu.Unlock()
@@ -32,10 +33,29 @@ func TestDifferencesThatPersistEndTheMigration(t *testing.T) {
 	w := newWorld(t)
 	w.extra = []registry.Difference{{Repository: "restricted/r1", Tag: "x", Kind: registry.ExtraTag}}
 	r, err := w.migrate(input())
-	require.ErrorContains(t, err, "old and new still differ in 1 places after 6 looks, such as extra restricted/r1:x")
+	require.ErrorContains(t, err, fmt.Sprintf("old and new still differ in 1 places after %d looks, such as extra restricted/r1:x", verifyRounds+1))
 	require.Equal(t, report.Failed, r.Outcome)
 	require.Len(t, r.Checks.Differences, 1)
 	require.Empty(t, w.holds)
+}
+
+func TestATagThatNoJournalNamedIsBroughtWhenItIsFoundToDiffer(t *testing.T) {
+	w := newWorld(t)
+	w.before["VerifyRepositories"] = on(1, func() { // its push began before anything was watched
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.put(write{backend: "old", repository: "restricted/r1", tag: "unseen", digest: "sha256:unseen"})
+	})
+	_, err := w.migrate(input())
+	require.NoError(t, err)
+	require.Equal(t, "sha256:unseen", w.content["new"]["restricted/r1:unseen"])
+}
+
+func TestATagThatMovesAtEveryLookIsNoDifference(t *testing.T) {
+	w := newWorld(t)
+	w.before["VerifyRepositories"] = func(int) error { w.push("edge-1", "restricted/r1", "v1"); return nil }
+	_, err := w.migrate(input())
+	require.NoError(t, err)
 }
 
 func TestWhatEarlierProbesLeftAtTheTargetIsNoDifference(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/mock"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/interceptor"
 	sdklog "go.temporal.io/sdk/log"
@@ -45,7 +46,9 @@ type world struct {
 	quiet   bool // clients push nothing by themselves
 	// drainLost has drains find a write of restricted/r1:unknown whose nginx process died.
 	drainLost bool
-	lossy     bool // somebody accepted that pushes are lost
+	// unattended lets the environment end while messages to people are still on their way.
+	unattended bool
+	lossy      bool // somebody accepted that pushes are lost
 
 	route    routing.Route
 	switches []string // who served, in order
@@ -114,6 +117,8 @@ func (w *world) migrate(in MigrateInput) (report.Report, error) {
 	w.env = suite.NewTestWorkflowEnvironment()
 	w.env.SetTestTimeout(10 * time.Second)
 	w.env.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{&patientCancel{world: w}}})
+	w.env.SetDetachedChildWait(!w.unattended)
+	w.env.OnSignalExternalWorkflow(mock.Anything, mock.Anything, mock.Anything, mock.Anything, mock.Anything).Return(nil) // in a continued run
 	w.env.RegisterWorkflow(Announcements)
 	w.env.RegisterActivity(&fakes{w})
 	w.env.ExecuteWorkflow(Migrate, in)

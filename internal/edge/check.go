@@ -33,12 +33,13 @@ func (e *Edge) Check(ctx context.Context) []Finding {
 	found("generated files can be written to "+e.Directory, writable(e.Directory), "give the edge worker's user write access to "+e.Directory)
 	found("state can be written to "+filepath.Dir(e.State), writable(filepath.Dir(e.State)), "give the edge worker's user write access to the folder, or set edges."+e.Name+".state")
 	found("nginx accepts its configuration", e.run(ctx, e.TestCommand), "run "+strings.Join(e.TestCommand, " ")+" and mend what it names")
+	// Under the lock, so that no table changes between the two that are compared.
+	e.mu.Lock()
 	answer, err := ask[confirmation](ctx, e.StatusURL)
+	want := e.state.Table.Generation
+	e.mu.Unlock()
 	found("nginx answers at "+e.StatusURL, err, "start nginx, and include "+filepath.Join(e.Directory, FileServer)+" in the server block of the registry")
 	if err == nil {
-		e.mu.Lock()
-		want := e.state.Table.Generation
-		e.mu.Unlock()
 		if answer.Edge != e.Name {
 			err = fmt.Errorf("it answers as edge %q", answer.Edge)
 		} else if answer.Generation != want {
