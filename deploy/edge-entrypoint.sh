@@ -1,16 +1,16 @@
 #!/bin/bash
-# Runs nginx and the edge worker as one: the arguments are the worker's. When either ends, so does the other, and the container
-# with it; whoever runs the container starts both again.
+# Runs nginx and, beside it, the edge worker: the arguments are the worker's. A worker that ends is started again while nginx goes on
+# serving. When nginx ends, so does the container; whoever runs the container starts it again.
 set -euo pipefail
 
 generated=/etc/nginx/transship
 patience=120 # seconds until the worker has written nginx's files
 
-# nginx must not start on a table from before: the worker writes the files anew from what it remembers and has been told.
+# These three, and not the flags below, say that the worker is ready: it writes them last. Until then nginx, which does not run yet, must not
+# start with what a killed container left behind. The worker writes everything anew from its state in /var/lib/transship.
 rm -f "$generated"/transship_{http,server,location}.conf
 
-transship-worker "$@" &
-worker=$!
+worker=
 nginx=
 
 stop() {
@@ -21,10 +21,13 @@ stop() {
     for _ in $(seq 100); do kill -0 "$nginx" 2>/dev/null || break; sleep 0.2; done
     kill -TERM "$nginx" 2>/dev/null || true
   fi
-  kill -TERM "$worker" 2>/dev/null || true
+  [ -z "$worker" ] || kill -TERM "$worker" 2>/dev/null || true
   wait || true
 }
 trap 'stop; exit 0' TERM INT
+
+transship-worker "$@" &
+worker=$!
 
 until [ -e "$generated/transship_http.conf" ] && [ -e "$generated/transship_server.conf" ] && [ -e "$generated/transship_location.conf" ]; do
   if ! kill -0 "$worker" 2>/dev/null; then
@@ -42,9 +45,17 @@ done
 nginx -g 'daemon off;' &
 nginx=$!
 
-code=0
-wait -n "$worker" "$nginx" || code=$?
-echo "edge-entrypoint: nginx or the worker ended ($code); ending the other" >&2
-stop
-[ "$code" -ne 0 ] || code=1
-exit "$code"
+while true; do
+  code=0
+  wait -n "$worker" "$nginx" || code=$?
+  if ! kill -0 "$nginx" 2>/dev/null; then
+    echo "edge-entrypoint: nginx ended ($code); ending the worker" >&2
+    nginx=
+    stop
+    exit 1
+  fi
+  echo "edge-entrypoint: the worker ended ($code); starting it again, nginx goes on" >&2
+  sleep 1
+  transship-worker "$@" &
+  worker=$!
+done

@@ -46,7 +46,12 @@ func Phase(name string) func(workflows.Status) bool {
 // Outcome waits until the migration is over, and returns its report.
 func (s *Stack) Outcome(ctx context.Context, prefix string) (report.Report, error) {
 	status, err := s.Await(ctx, prefix, Phase(workflows.Done))
-	return status.Report, err
+	if err != nil {
+		return status.Report, err
+	}
+	// Its last words come a moment before its end. How it ended is in the report.
+	_ = s.Temporal.GetWorkflow(ctx, workflows.MigrateID(routing.Prefix(prefix)), "").Get(ctx, nil)
+	return status.Report, ctx.Err()
 }
 
 // Routing asks Routes for the table.

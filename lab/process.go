@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -146,18 +147,21 @@ func answers(address string) func(context.Context) error {
 	}
 }
 
-// freePorts returns n addresses on the loopback interface that nobody listens on.
+// freePorts returns n addresses on the loopback interface that nobody listens on. They are below the range from which the kernel takes ports for outgoing
+// connections, or one of those might take a port before its server does.
 func freePorts(n int) ([]string, error) {
 	var addresses []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 1000 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000))) //nolint:gosec // no secret
 		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
+			continue
 		}
 		defer l.Close()
-		addresses = append(addresses, l.Addr().String())
+		if addresses = append(addresses, l.Addr().String()); len(addresses) == n {
+			return addresses, nil
+		}
 	}
-	return addresses, nil
+	return nil, errors.New("found no free ports from 10000 to 30000")
 }
 
 // Running is a process as `make down` finds it again.

@@ -29,8 +29,8 @@ func (m *migration) announce(ctx workflow.Context) error {
 // announcement is what a migration sends to its Announcements.
 type announcement struct {
 	Message notify.Message `json:"message"`
-	// Last says that no more will follow.
-	Last bool `json:"last,omitempty"`
+	// Of is set in the last one: how many there were, itself included. Signals may overtake each other.
+	Of int `json:"of,omitempty"`
 }
 
 const signalAnnounce = "announce"
@@ -71,13 +71,18 @@ func (m *migration) send(ctx workflow.Context, a announcement) {
 func Announcements(ctx workflow.Context, senders []string) error {
 	messages := workflow.GetSignalChannel(ctx, signalAnnounce)
 	pending := workflow.NewWaitGroup(ctx)
-	for last := false; !last; {
+	for received, of := 0, 0; of == 0 || received < of; received++ {
 		var a announcement
-		messages.Receive(ctx, &a)
+		if of == 0 {
+			messages.Receive(ctx, &a)
+		} else if ok, _ := messages.ReceiveWithTimeout(ctx, time.Hour, &a); !ok {
+			workflow.GetLogger(ctx).Warn("messages did not arrive", "received", received, "of", of)
+			break
+		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		last = a.Last
+		of = max(of, a.Of)
 		if a.Message.Title == "" {
 			continue
 		}

@@ -145,7 +145,7 @@ func (m *migration) orderRollback(ctx workflow.Context, c Command) (string, erro
 	}
 	d := m.decide(c.By, what, c.Reason)
 	if m.rollingBack {
-		m.state.Stop.AcceptLoss, m.needsPerson = true, false
+		m.state.Stop.AcceptLoss = true
 		return "the rollback goes on, and leaves what it cannot carry back", nil
 	}
 	m.halt(Stop{Outcome: report.RolledBack, Decision: d, AcceptLoss: c.AcceptLoss})

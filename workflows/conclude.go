@@ -44,7 +44,7 @@ func (m *migration) conclude(ctx workflow.Context, err error) (report.Report, er
 	}
 	m.tell(ctx, level, string(r.Outcome), fmt.Sprintf("%s is served by %s. %s", m.Prefix, m.serving(), r.Reason))
 	if m.state.Told > 0 {
-		last := workflow.SignalExternalWorkflow(ctx, m.lineID(), "", signalAnnounce, announcement{Last: true})
+		last := workflow.SignalExternalWorkflow(ctx, m.lineID(), "", signalAnnounce, announcement{Of: m.state.Told + 1})
 		if err := last.Get(ctx, nil); err != nil {
 			workflow.GetLogger(ctx).Warn("line to people not closed", "error", err)
 		}

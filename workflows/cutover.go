@@ -49,7 +49,7 @@ func (m *migration) cutOver(list []step) step {
 				}
 				continue
 			}
-			if err := m.sleep(ctx, m.Policy.Freeze.Pause, func() bool { return m.needsPerson }); err != nil {
+			if err := m.sleep(ctx, m.Policy.Freeze.Pause, m.lossIsAccepted()); err != nil {
 				return err
 			}
 		}
@@ -71,12 +71,19 @@ func (m *migration) askPerson(ctx workflow.Context, tried int, cause error) erro
 		m.waits = "backend " + m.serving() + " to give back what was pushed to it; `transship rollback " + m.Prefix.String() + " --accept-loss` goes back without it"
 		m.show()
 		m.tell(ctx, notify.Critical, "the rollback needs a person", text+" It is tried again every "+m.Policy.Freeze.Pause.String()+"; it waits for "+m.waits)
-		return m.sleep(ctx, m.Policy.Freeze.Pause, func() bool { return m.state.Stop.AcceptLoss })
+		return m.sleep(ctx, m.Policy.Freeze.Pause, m.lossIsAccepted())
 	}
 	m.tell(ctx, notify.Critical, "paused: the cutover needs a person", text+" `transship resume "+m.Prefix.String()+"` tries again.")
 	d := m.decide("transship", "paused", text)
 	m.state.Paused = &d
 	return m.boundary(ctx)
+}
+
+// lossIsAccepted waits for somebody to accept, from now on, that a rollback loses what it cannot carry back.
+func (m *migration) lossIsAccepted() func() bool {
+	accepts := func() bool { return m.state.Stop != nil && m.state.Stop.AcceptLoss }
+	before := accepts()
+	return func() bool { return accepts() && !before }
 }
 
 // attempt is one cutover, from the last look before the freeze until writes go on. A pause cancels it as long as nothing is decided.

@@ -58,13 +58,15 @@ func TestAFreezeThatDoesNotSucceedIsGivenUpAndTriedAgain(t *testing.T) {
 func TestAfterTooManyFreezesTheMigrationPausesItselfAndAsksAPerson(t *testing.T) {
 	w := newWorld(t)
 	w.before["DrainWrites"] = first(6, final(routing.RefusedNotDrained)) // two edges, three attempts
+	var resumed *reply
 	w.at(24*time.Hour, func() {
 		require.Contains(t, w.status().Waits, "paused by transship")
 		require.False(t, w.heldNow())
-		w.order(UpdateResume, ann)
+		resumed = w.order(UpdateResume, ann)
 	})
 	r, err := w.migrate(input(func(in *MigrateInput) { in.Policy.Freeze.Attempts = 3 }))
 	require.NoError(t, err)
+	require.NotNil(t, resumed, "it waits for somebody")
 	require.Equal(t, 4, r.Attempts)
 	m, told := w.said("paused: the cutover needs a person")
 	require.True(t, told)

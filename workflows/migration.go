@@ -31,7 +31,7 @@ type migration struct {
 	// changes is what the last delta of a cutover carried over.
 	changes []journal.Change
 	// rollingBack says that the list of steps is over and the way back has begun.
-	rollingBack, needsPerson bool
+	rollingBack bool
 	live                     workflow.Context
 }
 

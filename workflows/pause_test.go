@@ -126,7 +126,7 @@ func TestAPauseWhileTheFlipIsBeingDecidedWaitsUntilWritesGoOn(t *testing.T) {
 
 func TestAPauseInTheSoakStopsItsRounds(t *testing.T) {
 	w := newWorld(t)
-	rounds := 0
+	rounds := -1
 	w.before["ProbeEdge"] = on(firstOfSoak, func() {
 		w.orderIn(UpdatePause, ann)
 		w.in(time.Hour, func() {

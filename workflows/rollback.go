@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"fmt"
+	"slices"
 
 	"go.temporal.io/sdk/workflow"
 
@@ -76,14 +77,19 @@ func (m *migration) because(cause error, cancelled bool) *Stop {
 
 // leaveBehind records what a rollback does not carry back, because somebody accepted that.
 func (m *migration) leaveBehind(ctx workflow.Context, cause error) error {
+	left := slices.Clone(m.lost)
 	for _, name := range m.Edges {
-		d, err := m.read(ctx, name, m.serving(), m.remaining(ctx))
-		if err != nil {
-			return err
+		from := m.state.Positions[m.serving()][name]
+		for more := true; more; {
+			d, err := m.readFrom(ctx, name, m.serving(), from, m.remaining(ctx))
+			if err != nil {
+				return err
+			}
+			left, from, more = append(left, d.Changes...), d.Next, d.More
 		}
-		for _, c := range append(d.Changes, m.lost...) {
-			m.state.Report.NotCarriedBack = append(m.state.Report.NotCarriedBack, string(c.Kind)+" "+c.Repository+" "+c.Reference)
-		}
+	}
+	for _, c := range left {
+		m.state.Report.NotCarriedBack = append(m.state.Report.NotCarriedBack, string(c.Kind)+" "+c.Repository+" "+c.Reference)
 	}
 	m.decide(m.state.Stop.Decision.By, fmt.Sprintf("left %d changes behind on %s", len(m.state.Report.NotCarriedBack), m.serving()), because(cause))
 	m.changes = []journal.Change{}

@@ -165,3 +165,29 @@ func TestARollbackThatAcceptsLossFromTheStartNeedsNoSecondCommand(t *testing.T) 
 	require.Equal(t, 2, r.Attempts)
 	require.NotEmpty(t, r.NotCarriedBack)
 }
+
+func TestAcceptingTheLossIsActedOnAtOnce(t *testing.T) {
+	w := newWorld(t)
+	rolling := false
+	var began time.Time
+	w.before["ProbeEdge"] = on(firstOfSoak, func() {
+		w.drainLost, rolling, began = true, true, w.env.Now()
+		w.orderIn(UpdateRollback, ann)
+		w.in(time.Minute, func() { w.order(UpdateRollback, Command{By: "bob", AcceptLoss: true}) })
+	})
+	w.before["ApplyChanges"] = func(int) error {
+		if rolling {
+			return final("Refused")
+		}
+		return nil
+	}
+	w.lossy = true
+	r, err := w.migrate(input(func(in *MigrateInput) { in.Policy.Freeze.Pause = time.Hour }))
+	require.NoError(t, err)
+	require.Less(t, r.Ended.Sub(began), 2*time.Minute, "not only after the pause between two attempts")
+	seen := map[string]int{}
+	for _, what := range r.NotCarriedBack {
+		seen[what]++
+	}
+	require.Equal(t, 2, seen["manifest restricted/r1 unknown"], "once for each edge that lost sight of it")
+}

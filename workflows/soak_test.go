@@ -178,6 +178,25 @@ func TestALateWriteIsNotBroughtOverANewerOneThatCameThroughAnotherEdge(t *testin
 	require.NotEqual(t, "sha256:late", w.content["new"]["restricted/r1:both"])
 }
 
+func TestWhatTheTargetAcknowledgedBeforeThisMigrationIsNotTakenForNewer(t *testing.T) {
+	w := newWorld(t)
+	w.quiet = true
+	x := write{edge: "edge-1", repository: "restricted/r1", tag: "late", digest: "sha256:late"}
+	earlier := x
+	earlier.backend = "new" // from when the prefix had lived there
+	w.journal["edge-1"] = []write{earlier}
+	w.after["ReleaseWrites"] = on(1, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		x.backend = "old"
+		w.content["old"][x.key()], w.journal["edge-1"] = x.digest, append(w.journal["edge-1"], x)
+		w.acked[x.key()] = x.digest
+	})
+	_, err := w.migrate(input())
+	require.NoError(t, err)
+	require.Equal(t, "sha256:late", w.content["new"][x.key()])
+}
+
 func TestWritesWhoseEndNobodySawAreLookedAtByTheLastDelta(t *testing.T) {
 	w := newWorld(t)
 	w.drainLost = true

@@ -170,18 +170,19 @@ func (p Policy) Check() []Mistake {
 			found = append(found, Mistake{key, fmt.Sprintf(problem, args...)})
 		}
 	}
-	for key, n := range map[string]int{
-		"mirror.repositories": p.Mirror.Repositories, "mirror.jobs": p.Mirror.Jobs, "converge.rounds": p.Converge.Rounds,
-		"freeze.attempts": p.Freeze.Attempts, "checks.failures": p.Checks.Failures,
-	} {
-		wrong(n < 1, key, "is %d; write 1 or more", n)
-	}
-	for key, d := range map[string]time.Duration{
-		"freeze.lease": p.Freeze.Lease, "freeze.drain": p.Freeze.Drain, "soak.interval": p.Soak.Interval, "checks.baseline": p.Checks.Baseline,
-		"freeze.pause": p.Freeze.Pause, "freeze.session_idle": p.Freeze.SessionIdle,
-	} {
-		wrong(d <= 0, key, "is %s; write a duration such as 10s", d)
-	}
+	count := func(key string, n int) { wrong(n < 1, key, "is %d; write 1 or more", n) }
+	count("mirror.repositories", p.Mirror.Repositories)
+	count("mirror.jobs", p.Mirror.Jobs)
+	count("converge.rounds", p.Converge.Rounds)
+	count("freeze.attempts", p.Freeze.Attempts)
+	count("checks.failures", p.Checks.Failures)
+	duration := func(key string, d time.Duration) { wrong(d <= 0, key, "is %s; write a duration such as 10s", d) }
+	duration("freeze.lease", p.Freeze.Lease)
+	duration("freeze.drain", p.Freeze.Drain)
+	duration("freeze.pause", p.Freeze.Pause)
+	duration("freeze.session_idle", p.Freeze.SessionIdle)
+	duration("soak.interval", p.Soak.Interval)
+	duration("checks.baseline", p.Checks.Baseline)
 	wrong(p.Freeze.Settle < 0, "freeze.settle", "is %s; write 0s or more", p.Freeze.Settle)
 	wrong(p.Soak.Duration < 0, "soak.duration", "is %s; write 0s or more", p.Soak.Duration)
 	wrong(p.Converge.Changes < 0, "converge.changes", "is %d; write 0 or more", p.Converge.Changes)
