@@ -32,7 +32,7 @@ type migration struct {
 	changes []journal.Change
 	// rollingBack says that the list of steps is over and the way back has begun.
 	rollingBack bool
-	live                     workflow.Context
+	live        workflow.Context
 }
 
 // step is one step of a migration.
