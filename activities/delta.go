@@ -43,7 +43,7 @@ func (r *Registries) ApplyChanges(ctx context.Context, p ApplyParams) (ApplyResu
 	if err != nil {
 		return ApplyResult{}, err
 	}
-	copier := &registry.Copier{From: from, To: to, Jobs: p.Jobs}
+	copier := &registry.Copier{From: from, To: to, Jobs: p.Jobs, Holders: r.holdersOf(p.To)}
 	defer beat(ctx, func() any { return copier.Progress() })()
 	d := &delta{ApplyParams: p, copier: copier}
 	for _, kind := range []func(journal.Change) bool{

@@ -50,7 +50,7 @@ func (r *Registries) MirrorRepositories(ctx context.Context, p MirrorParams) (Cu
 	var mu sync.Mutex
 	before := at.Progress
 	copier := &registry.Copier{
-		From: from, To: to, Jobs: p.Jobs, SkipBroken: p.SkipBroken,
+		From: from, To: to, Jobs: p.Jobs, SkipBroken: p.SkipBroken, Holders: r.holdersOf(p.To),
 		TagDone: func(_, tag string) { mu.Lock(); at.After = tag; mu.Unlock() },
 	}
 	now := func() Cursor {

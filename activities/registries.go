@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"go.temporal.io/sdk/temporal"
 
@@ -14,6 +15,22 @@ import (
 type Registries struct {
 	// Backends are the registries of the configuration, by name.
 	Backends map[string]*registry.Registry
+
+	mu      sync.Mutex
+	holders map[string]*registry.Holders
+}
+
+// holdersOf is what this worker knows of where blobs are at a target: repositories are copied by activities of their own, and share base layers.
+func (r *Registries) holdersOf(target string) *registry.Holders {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.holders == nil {
+		r.holders = map[string]*registry.Holders{}
+	}
+	if r.holders[target] == nil {
+		r.holders[target] = registry.NewHolders()
+	}
+	return r.holders[target]
 }
 
 func (r *Registries) backend(name string) (*registry.Registry, error) {

@@ -47,7 +47,7 @@ func (m *migration) status() Status {
 
 func (m *migration) over() error {
 	switch {
-	case m.phase == Done:
+	case m.concluding:
 		return refusal("Command", "the migration of %s is over: %s", m.Prefix, m.state.Report.Outcome)
 	case m.state.Stop != nil:
 		return refusal("Command", "the migration of %s is going back already", m.Prefix)

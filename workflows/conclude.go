@@ -18,6 +18,7 @@ func (m *migration) conclude(ctx workflow.Context, err error) (report.Report, er
 	cancelled := ctx.Err() != nil
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
+	m.concluding = true
 	r := &m.state.Report
 	r.Ended = workflow.Now(ctx)
 	switch {

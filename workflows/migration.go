@@ -30,6 +30,8 @@ type migration struct {
 	lost    []journal.Change
 	// changes is what the last delta of a cutover carried over.
 	changes []journal.Change
+	// concluding says that it is over, but for the report.
+	concluding bool
 	// rollingBack says that the list of steps is over and the way back has begun.
 	rollingBack bool
 	live        workflow.Context

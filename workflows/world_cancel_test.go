@@ -62,28 +62,30 @@ func (p *patientOutbound) ExecuteActivity(ctx workflow.Context, name string, arg
 	return future
 }
 
-// stop tells the activities of a name that they are cancelled.
-func (w *world) stop(name string) {
+// told is the channel on which the activities of a name are told that they are cancelled.
+func (w *world) told(name string) chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if c := w.cancels[name]; c != nil {
-		close(c)
-		delete(w.cancels, name)
+	if w.cancels[name] == nil {
+		w.cancels[name] = make(chan struct{}, 10)
+	}
+	return w.cancels[name]
+}
+
+// stop may come before anybody waits for it.
+func (w *world) stop(name string) {
+	select {
+	case w.told(name) <- struct{}{}:
+	default:
 	}
 }
 
-// untilStopped waits until the activities of a name are told to stop. What the caller returns is then where it stopped.
+// untilStopped waits until an activity of a name is told to stop. What the caller returns is then where it stopped.
 func (w *world) untilStopped(name string) {
+	<-w.told(name)
 	w.mu.Lock()
-	if w.cancels[name] == nil {
-		w.cancels[name] = make(chan struct{})
-	}
-	c := w.cancels[name]
-	w.mu.Unlock()
-	<-c
-	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.stopped = true
-	w.mu.Unlock()
 }
 
 func (w *world) hasStopped() bool {

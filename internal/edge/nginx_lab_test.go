@@ -76,7 +76,7 @@ func TestAJournalLineOfAWriteHasAllThatADeltaNeeds(t *testing.T) {
 	require.Equal(t, 1, d.Writes)
 }
 
-func TestADrainWaitsForAWriteInFlight(t *testing.T) {
+func TestADrainEndsWhenTheJournalHasTheEndOfEveryWrite(t *testing.T) {
 	n := newNode(t)
 	n.apply(1, route("restricted", routing.Watched, "old"))
 	require.Equal(t, http.StatusCreated, n.send(http.MethodPut, tag, "p").status)

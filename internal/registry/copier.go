@@ -35,12 +35,13 @@ type Copier struct {
 	TagDone func(repository, tag string)
 	// SkipBroken makes problems of the content part of Repository's Result instead of an error.
 	SkipBroken bool
+	// Holders is shared by the Copiers that fill the same target, so that what one has brought another can mount. Nil means by itself.
+	Holders *Holders
 
 	once     sync.Once
 	slots    chan struct{}
 	blobs    flights[struct{}] // by repository@digest
 	present  memory            // repository@digest of blobs known to be in the target
-	holders  memory            // digest → a repository of the target that has it
 	counts   counts
 	observed sync.Mutex
 }
@@ -83,6 +84,20 @@ type Result struct {
 	Problems []Problem `json:"problems,omitempty"`
 }
 
+// memoryLimit is how many blobs are remembered.
+const memoryLimit = 200_000
+
+// Holders remembers which repository of a target holds a blob, and knows which blobs are just being brought. It may be shared by concurrent Copiers.
+type Holders struct {
+	memory                   // digest → repository
+	coming flights[struct{}] // by digest
+}
+
+// NewHolders makes an empty memory.
+func NewHolders() *Holders {
+	return &Holders{memory: memory{limit: memoryLimit}, coming: flights[struct{}]{forget: true}}
+}
+
 // defaultJobs suits two registries on one network; a mover's configuration knows better.
 const defaultJobs = 8
 
@@ -93,7 +108,10 @@ func (c *Copier) init() {
 		}
 		c.slots = make(chan struct{}, c.Jobs)
 		c.blobs.forget = true
-		c.present.limit, c.holders.limit = 200_000, 200_000
+		c.present.limit = memoryLimit
+		if c.Holders == nil {
+			c.Holders = NewHolders()
+		}
 	})
 }
 

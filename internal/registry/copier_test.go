@@ -10,6 +10,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 )
 
 const repo = "restricted/a"
@@ -134,6 +135,25 @@ func TestSharedLayersAreMountedAcrossRepositories(t *testing.T) {
 	require.EqualValues(t, 3, c.Progress().Blobs)
 	// Deep comparison reads the layer at the target only; the source was read once.
 	require.Equal(t, 1, from.requests("GET", "/blobs/"+digestOf(base)))
+}
+
+func TestCopiersThatShareHoldersSendASharedLayerOnceAlsoAtTheSameTime(t *testing.T) {
+	from, to := newFake(t, "old"), newFake(t, "new")
+	base := randomBytes(3_000_000)
+	holders := NewHolders()
+	var group errgroup.Group
+	for _, r := range []string{"restricted/a", "restricted/b", "restricted/c", "restricted/d"} {
+		from.image(r, "v1", base)
+		group.Go(func() error {
+			_, err := (&Copier{From: from.Registry, To: to.Registry, Holders: holders}).Repository(t.Context(), r, "")
+			return err
+		})
+	}
+	require.NoError(t, group.Wait())
+	require.Equal(t, 1, from.requests("GET", "/blobs/"+digestOf(base)))
+	for _, r := range []string{"restricted/a", "restricted/b", "restricted/c", "restricted/d"} {
+		same(t, from, to, r)
+	}
 }
 
 func TestSameBlobWantedAtOnceIsCopiedOnce(t *testing.T) {

@@ -32,7 +32,7 @@ func (w *run) blob(ctx context.Context, want v1.Descriptor) error {
 				return struct{}{}, nil
 			}
 			w.present.put(key, "")
-			w.holders.put(want.Digest.String(), w.repository)
+			w.Holders.put(want.Digest.String(), w.repository)
 			return struct{}{}, nil
 		})
 	})
@@ -105,49 +105,81 @@ func (e *cutError) Error() string { return e.failure.Error() }
 // Unwrap lets IsTemporary see the failure itself.
 func (e *cutError) Unwrap() error { return e.failure }
 
-// transfer brings a blob once, by mounting it or by streaming it through.
+// transfer brings a blob once, by mounting it or by streaming it through. Where another repository of the target is just getting the same blob, it
+// waits for that and mounts it from there.
 func (w *run) transfer(ctx context.Context, want v1.Descriptor) (mounted bool, err error) {
-	holder, known := w.holders.get(want.Digest.String())
-	if known && holder != w.repository {
-		session, mounted, err := w.To.beginUpload(ctx, w.repository, want.Digest, holder)
-		if err != nil || mounted {
+	if mounted, err := w.mount(ctx, want); err != nil || mounted {
+		return mounted, err
+	}
+	mine := false
+	_, err = w.Holders.coming.do(ctx, want.Digest.String(), func() (struct{}, error) {
+		mine = true
+		err := w.stream(ctx, want)
+		if err == nil {
+			w.Holders.put(want.Digest.String(), w.repository)
+		}
+		return struct{}{}, err
+	})
+	if mine || ctx.Err() != nil {
+		return false, err
+	}
+	if err == nil {
+		if mounted, err := w.mount(ctx, want); err != nil || mounted {
 			return mounted, err
 		}
-		// The registry offers an upload instead; what it was said to hold it may have lost.
-		w.holders.drop(want.Digest.String())
-		w.To.abandonUpload(ctx, w.repository, session)
 	}
+	return false, w.stream(ctx, want) // what kept the other from it may not concern this repository
+}
+
+// mount takes a blob from another repository of the target that is known to hold it, if there is one.
+func (w *run) mount(ctx context.Context, want v1.Descriptor) (mounted bool, err error) {
+	holder, known := w.Holders.get(want.Digest.String())
+	if !known || holder == w.repository {
+		return false, nil
+	}
+	session, mounted, err := w.To.beginUpload(ctx, w.repository, want.Digest, holder)
+	if err != nil || mounted {
+		return mounted, err
+	}
+	// The registry offers an upload instead; what it was said to hold it may have lost.
+	w.Holders.drop(want.Digest.String())
+	w.To.abandonUpload(ctx, w.repository, session)
+	return false, nil
+}
+
+// stream reads a blob from the source and writes it to the target.
+func (w *run) stream(ctx context.Context, want v1.Descriptor) error {
 	// The source first: a blob that it does not have should leave no upload session behind at the target.
 	source, err := w.From.open(ctx, w.repository, want)
 	var p *Problem
 	if errors.Is(err, ErrNotFound) && !errors.As(err, &p) {
-		return false, w.From.problem(Missing, w.repository, want.Digest, "the blob is not there")
+		return w.From.problem(Missing, w.repository, want.Digest, "the blob is not there")
 	}
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer source.Close()
 	session, _, err := w.To.beginUpload(ctx, w.repository, want.Digest, "")
 	if err != nil {
-		return false, err
+		return err
 	}
 	meter := &meter{ctx: ctx, from: source, limiter: w.Limiter, total: &w.counts.bytes}
 	err = w.To.finishUpload(ctx, w.repository, want.Digest, session, meter, source.size)
 	if err == nil {
-		return false, nil
+		return nil
 	}
 	meter.retract()
 	w.To.abandonUpload(ctx, w.repository, session)
 	n, cause := source.state()
 	if cause == nil || errors.Is(cause, io.EOF) || ctx.Err() != nil {
-		return false, err
+		return err
 	}
 	// The upload failed because the source did.
 	var e *Error
 	if errors.As(cause, &e) && errors.Is(cause, io.ErrUnexpectedEOF) {
-		return false, &cutError{failure: e, at: n}
+		return &cutError{failure: e, at: n}
 	}
-	return false, cause
+	return cause
 }
 
 // meter counts and throttles the bytes of a blob as they pass.

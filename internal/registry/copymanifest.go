@@ -94,7 +94,7 @@ func (w *run) forget(m *Manifest) {
 	for _, b := range m.Blobs {
 		w.needed.drop(b.Digest.String())
 		w.present.drop(named(w.repository, b.Digest.String()))
-		w.holders.drop(b.Digest.String())
+		w.Holders.drop(b.Digest.String())
 	}
 }
 
