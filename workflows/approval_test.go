@@ -139,7 +139,7 @@ func TestAMigrationThatGoesBackTakesNoOtherCommand(t *testing.T) {
 }
 
 func TestAMigrationThatIsOverTakesNoCommand(t *testing.T) {
-	m := &migration{MigrateInput: input(), phase: Done}
+	m := &migration{MigrateInput: input(), phase: Done, concluding: true}
 	m.state.Report.Outcome = report.Finalized
 	for _, may := range []func(workflow.Context, Command) error{m.mayApprove, m.mayPause, m.mayResume, m.mayRollBack, m.mayAbort, m.mayFinalize} {
 		require.ErrorContains(t, may(nil, Command{By: "ann"}), "is over: finalized")
