@@ -74,6 +74,16 @@ func (c Config) raise(s state) error {
 	return nil
 }
 
+// inForce returns the generation of the flags that are in force, 0 when there are none.
+func (c Config) inForce() int64 {
+	var have confirmation
+	raw, err := os.ReadFile(filepath.Join(c.flags(), "current", "generation.json"))
+	if err != nil || json.Unmarshal(raw, &have) != nil {
+		return 0
+	}
+	return have.Generation
+}
+
 // point replaces the link to the flags that are in force, and removes those of before.
 func (c Config) point(name string) error {
 	link := filepath.Join(c.flags(), "current")

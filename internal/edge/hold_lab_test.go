@@ -162,3 +162,16 @@ func TestAnEdgeThatRestartsInAHoldStillHolds(t *testing.T) {
 	n.apply(3, route("restricted", routing.Watched, "old"))
 	require.Equal(t, http.StatusCreated, (<-waiting).status)
 }
+
+func TestAHoldOfAPrefixThatIsCalledLikeANginxWordConcernsNobodyElse(t *testing.T) {
+	for _, word := range []routing.Prefix{"default", "none"} {
+		n := newNode(t)
+		held := routing.Route{Prefix: word, Backend: "new", Other: "old", Mode: routing.Held, Hold: "h1", Lease: 30 * time.Second}
+		n.apply(1, held)
+		got := <-n.write("/v2/elsewhere/app/manifests/v1")
+		require.Equal(t, http.StatusCreated, got.status)
+		require.NotEmpty(t, n.reached("old"))
+		n.write("/v2/" + word.String() + "/app/manifests/v1")
+		require.Eventually(t, func() bool { return n.Gate().Parked(word) == 1 }, 5*time.Second, 5*time.Millisecond, "writes of %s itself are held", word)
+	}
+}

@@ -25,9 +25,14 @@ func (e *Edge) Prepare(ctx context.Context, defaultBackend string) error {
 	if err != nil {
 		return err
 	}
-	e.state = s
-	if err := e.raise(s); err != nil {
-		return err
+	if inForce := e.inForce(); inForce > s.Table.Generation {
+		// The state was lost, the flags were not: they go on saying who serves, until Routes hands this node its table.
+		e.log.Error("this node has lost its state: it serves by the flags that it finds, and asks Routes", "state", e.State, "generation", inForce)
+	} else {
+		e.state = s
+		if err := e.raise(s); err != nil {
+			return err
+		}
 	}
 	if _, err := ask[filesAnswer](ctx, e.filesURL()); err != nil {
 		e.log.Info("nginx does not answer yet; it will find the generated files when it starts", "directory", e.Directory)

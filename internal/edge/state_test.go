@@ -132,3 +132,13 @@ func TestAStepThatTookEffectAfterTheHoldRanOutIsTakenBack(t *testing.T) {
 	require.NoError(t, stillHeld(at(routing.Held, future), at(routing.Prepared, future)))
 	require.NoError(t, stillHeld(at(routing.Prepared, past), at(routing.Switched, future)), "prepared writes are refused, not let through")
 }
+
+func TestAnEdgeThatLostItsStateServesOnByItsFlagsUntilRoutesTellsIt(t *testing.T) {
+	c := settings(t.TempDir())
+	require.NoError(t, c.raise(state{Table: table(7, route("a", routing.Open, "new"))}))
+	e, err := New(c, slog.New(slog.DiscardHandler), nil)
+	require.NoError(t, err)
+	require.NoError(t, e.Prepare(context.Background(), "old"))
+	require.Equal(t, []string{"a.route.new"}, raised(t, c), "what was moved is not put back on the default backend")
+	require.Zero(t, e.Table().Generation, "so that Routes sees that this edge needs its table")
+}

@@ -182,6 +182,10 @@ func TestDrainFailsWhenTheHoldIsLost(t *testing.T) {
 	require.ErrorIs(t, err, ErrHoldLost)
 }
 
+func TestAGateThatKnowsNothingOfAHoldRefusesAndDoesNotGuess(t *testing.T) {
+	assert.Equal(t, http.StatusServiceUnavailable, ask(newGate(), "/hold", "a", "PUT", "/v2/restricted/x/manifests/v1").Code)
+}
+
 func TestARequestThatDoesNotComeFromNginxIsRefused(t *testing.T) {
 	w := httptest.NewRecorder()
 	newGate().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/begin", nil))

@@ -82,8 +82,8 @@ func (g *Gate) hold(w http.ResponseWriter, req *http.Request, write Write) {
 	for {
 		r := g.rules[write.Prefix]
 		switch {
-		case r == nil: // no longer any of our business; nginx's own route applies
-			w.WriteHeader(http.StatusNoContent)
+		case r == nil: // nginx holds what this gate knows nothing of, as after the loss of its state: it does not guess
+			g.refuse(w, write)
 			return
 		case !r.Mode.Parks(), r.Mode == routing.Held && !time.Now().Before(r.Deadline):
 			write.Began = time.Now()
@@ -96,8 +96,7 @@ func (g *Gate) hold(w http.ResponseWriter, req *http.Request, write Write) {
 			w.WriteHeader(http.StatusNoContent)
 			return
 		case !time.Now().Before(r.Deadline):
-			w.Header().Set("Retry-After", strconv.Itoa(int(g.refusal.Seconds()+0.5)))
-			http.Error(w, fmt.Sprintf("writes of %s are refused until the routing table says where they go", write.Prefix), http.StatusServiceUnavailable)
+			g.refuse(w, write)
 			return
 		}
 		if !counted {
@@ -121,4 +120,9 @@ func (g *Gate) hold(w http.ResponseWriter, req *http.Request, write Write) {
 			return // the client gave up, or the gate is shutting down
 		}
 	}
+}
+
+func (g *Gate) refuse(w http.ResponseWriter, write Write) {
+	w.Header().Set("Retry-After", strconv.Itoa(int(g.refusal.Seconds()+0.5)))
+	http.Error(w, fmt.Sprintf("writes of %s are refused until the routing table says where they go", write.Prefix), http.StatusServiceUnavailable)
 }
