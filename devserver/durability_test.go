@@ -221,7 +221,7 @@ func TestUIShowsTheNamespace(t *testing.T) {
 	listed(ctx, t, c, byPrefix+" AND ExecutionStatus = 'Completed'", 1)
 
 	for path, want := range map[string]string{
-		"/":                               "<html",
+		"/":                               `"/namespaces/transship/workflows?query=WorkflowType`,
 		"/namespaces/transship/workflows": "<html",
 		"/api/v1/namespaces":              `"transship"`,
 		"/api/v1/namespaces/transship/workflows?query=TransshipPrefix='restricted'": `"seen"`,

@@ -129,7 +129,10 @@ func run(ctx context.Context, opts options, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
-	stopUI := startUI(at, opts.namespace)
+	stopUI, err := startUI(at, opts.namespace, logger)
+	if err != nil {
+		return err
+	}
 	defer stopUI()
 
 	startCtx, cancel := context.WithTimeout(ctx, startLimit)

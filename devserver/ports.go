@@ -10,8 +10,8 @@ import (
 // ports are the addresses of everything that listens. All but frontend and ui are on loopback and picked by the kernel, so
 // that several servers run side by side.
 type ports struct {
-	frontend, ui               netip.AddrPort
-	history, matching, workers netip.AddrPort
+	frontend, ui                         netip.AddrPort
+	history, matching, workers, behindUI netip.AddrPort
 }
 
 // pickPorts resolves port 0 to free ports. It holds all of them until the last is found, so no two are the same; between that
@@ -27,6 +27,7 @@ func pickPorts(listen, ui string) (ports, error) {
 		{"internal", "127.0.0.1:0", &picked.history},
 		{"internal", "127.0.0.1:0", &picked.matching},
 		{"internal", "127.0.0.1:0", &picked.workers},
+		{"internal", "127.0.0.1:0", &picked.behindUI},
 	} {
 		address, err := netip.ParseAddrPort(want.address)
 		if err != nil {

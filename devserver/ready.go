@@ -56,7 +56,7 @@ func awaitReady(ctx context.Context, at ports, want namespaceSpec, logger *slog.
 	if err := adjustNamespace(ctx, temporal, want, logger); err != nil {
 		return err
 	}
-	for _, path := range []string{"/", "/api/v1/namespaces/" + want.Name} {
+	for _, path := range []string{"/", "/namespaces", "/api/v1/namespaces/" + want.Name} {
 		url := "http://" + reach(at.ui) + path
 		if err := retry(ctx, "get the UI's "+path, func(ctx context.Context) error { return get(ctx, url) }); err != nil {
 			return err

@@ -51,7 +51,7 @@ func TestRecordHistories(t *testing.T) {
 		_, err = s.Outcome(ctx, "restricted")
 		require.NoError(t, err)
 		s.keep(t, "migrate-"+end, workflows.MigrateID("restricted"))
-		s.keep(t, "announcements-"+end, "announce/"+status.Report.Run)
+		s.keep(t, "announcements-"+end, "announce/restricted/"+status.Report.Run[24:])
 	}
 	stop()
 	s.keep(t, "routes", "routes")

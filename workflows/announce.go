@@ -36,7 +36,10 @@ type announcement struct {
 const signalAnnounce = "announce"
 
 // lineID is the workflow that carries the messages of this migration.
-func (m *migration) lineID() string { return "announce/" + m.state.Report.Run }
+func (m *migration) lineID() string { return "announce/" + m.Prefix.String() + "/" + m.shortRun() }
+
+// shortRun tells runs of a prefix apart: the end of the run's ID, since Temporal's run IDs begin with the time.
+func (m *migration) shortRun() string { return m.state.Report.Run[max(0, len(m.state.Report.Run)-12):] }
 
 // tell sends people a message. It never waits for a chat, and never fails because of one.
 func (m *migration) tell(ctx workflow.Context, level notify.Level, title, text string) {

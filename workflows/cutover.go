@@ -96,7 +96,7 @@ func (m *migration) attempt(ctx workflow.Context, list []step) error {
 	}
 	m.state.Report.Attempts++
 	m.state.Report.Freezes = nil
-	m.state.Hold = fmt.Sprintf("%.8s-%d", m.state.Report.Run, m.state.Report.Attempts)
+	m.state.Hold = fmt.Sprintf("%s-%d", m.shortRun(), m.state.Report.Attempts)
 	inner, cancel := workflow.WithCancel(ctx)
 	defer cancel()
 	over := false
