@@ -116,6 +116,7 @@ func (c *Config) checkEdge(k *checker, key, n string, e Edge) {
 	for field, path := range map[string]string{"journal": e.Journal, "traffic": e.Traffic, "state": e.State, "nginx.directory": e.Nginx.Directory} {
 		k.wrong(!filepath.IsAbs(path), key+"."+field, "is %q; write an absolute path", path)
 	}
+	k.wrong(e.URL != "" && !strings.HasSuffix(e.Nginx.StatusURL, "/_transship/generation"), key+".nginx.status_url", "is %q; write this node's nginx with the path /_transship/generation, such as http://127.0.0.1/_transship/generation", e.Nginx.StatusURL)
 	k.wrong(e.Journal == e.Traffic, key+".traffic", "is the same file as journal; write another")
 }
 

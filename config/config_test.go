@@ -81,6 +81,17 @@ policy: {freeze: {lease: soon}, mirror: {jobs: 0}}
 	}
 }
 
+func TestMistakesOfEdges(t *testing.T) {
+	all := strings.Join(mistakes(t, strings.Replace(minimal, "edge1: {url: http://127.0.0.1:8000}",
+		"Edge-1: {url: http://127.0.0.1:8000}, e2: {url: http://127.0.0.1:8000/v2, gate: 0.0.0.0:9099, journal: j.log, nginx: {status_url: http://127.0.0.1/status}}", 1)), "\n")
+	for _, want := range []string{
+		"edges.edge-1: is no name for an edge", `edges.e2.url: is "http://127.0.0.1:8000/v2"; write http://host:port`, "edges.e2.gate: ",
+		`edges.e2.journal: is "j.log"; write an absolute path`, "edges.e2.nginx.status_url: ",
+	} {
+		assert.Contains(t, all, want)
+	}
+}
+
 func TestMistakesOfPrefixes(t *testing.T) {
 	all := strings.Join(mistakes(t, minimal+`
 prefixes:

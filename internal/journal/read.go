@@ -111,15 +111,16 @@ func readFile(ctx context.Context, path string, at Position, yield func(Entry, e
 // position is followed again from its present beginning, after the error has been given.
 func Follow(ctx context.Context, path string, from Position, interval time.Duration) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		tick := time.NewTicker(interval)
-		defer tick.Stop()
 		for {
+			wait := interval
 			for entry, err := range Read(ctx, path, from) {
 				if ctx.Err() != nil {
 					return
 				}
 				if entry.Position != (Position{}) {
 					from = entry.Position
+				} else {
+					wait = max(interval, time.Second) // a journal that cannot be read is not asked about all the time
 				}
 				if errors.Is(err, ErrLost) {
 					from = Position{}
@@ -131,7 +132,7 @@ func Follow(ctx context.Context, path string, from Position, interval time.Durat
 			select {
 			case <-ctx.Done():
 				return
-			case <-tick.C:
+			case <-time.After(wait):
 			}
 		}
 	}
