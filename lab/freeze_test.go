@@ -134,3 +134,38 @@ func TestAFreezeWhoseDrainDoesNotEndIsGivenUpAndTriedAgain(t *testing.T) {
 	nothingLost(t, c, s.Addresses.New)
 	assert.Less(t, c.Summary().Slowest, 5*time.Second)
 }
+
+// A migration that is terminated can release nothing any more. Its hold ends at its deadline, everywhere, and the next migration takes its claim over.
+func TestAMigrationThatIsTerminatedInItsFreezeLeavesNoHold(t *testing.T) {
+	const lease = 8 * time.Second
+	s := start(t, func(s *Settings) { s.Lease, s.Drain, s.Soak = lease, 4*time.Second, 2*time.Second })
+	c, stop := atWork(t, s, Small)
+	ctx := within(t, 2*time.Minute)
+	s.must(t, "migrate", "restricted")
+	_, err := s.Await(ctx, "restricted", Phase(workflows.Approval))
+	require.NoError(t, err)
+	finish := s.slowWrite(t, "/v2/restricted/app-0/manifests/slow")
+	s.must(t, "approve", "restricted")
+	s.held(t)
+	require.NoError(t, s.Temporal.TerminateWorkflow(ctx, workflows.MigrateID("restricted"), "", "to see what becomes of its hold"))
+	require.NoError(t, c.PushImage(ctx, "restricted/live:after", Image(1, 1024)), "the write waits, and goes on when the hold ends")
+	assert.Equal(t, http.StatusBadRequest, finish().StatusCode)
+	require.Eventually(t, func() bool {
+		r, err := s.Routing(ctx)
+		require.NoError(t, err)
+		route, _ := r.Table.Lookup("restricted")
+		return route.Mode == routing.Watched
+	}, 20*time.Second, 50*time.Millisecond, "Routes learns that the hold ran out")
+
+	s.must(t, "migrate", "restricted")
+	_, err = s.Await(ctx, "restricted", Phase(workflows.Approval))
+	require.NoError(t, err)
+	s.must(t, "approve", "restricted")
+	r, err := s.Outcome(ctx, "restricted")
+	stop()
+	require.NoError(t, err)
+	assert.Equal(t, report.Finalized, r.Outcome)
+	assert.Empty(t, c.Failures())
+	assert.Less(t, c.Summary().Slowest, lease+3*time.Second)
+	nothingLost(t, c, s.Addresses.New)
+}
