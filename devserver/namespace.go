@@ -20,7 +20,7 @@ import (
 
 // searchAttributes are those that transship's workflows set, all Keyword. Append only: their order is that of their columns.
 var searchAttributes = []string{
-	"TransshipPrefix", "TransshipPhase", "TransshipFrom", "TransshipTo", "TransshipOperator", "TransshipOutcome",
+	"TransshipPrefix", "TransshipPhase", "TransshipFrom", "TransshipTo", "TransshipOperator", "TransshipOutcome", "TransshipWaitsFor",
 }
 
 // namespaceSpec is what a namespace should be.

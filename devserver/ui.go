@@ -36,6 +36,10 @@ func startUI(at ports, namespace string, log *slog.Logger) (stop func(), err err
 		DefaultNamespace:    namespace,
 		HideLogs:            true,
 		DisableNewsFetch:    true,
+		// These end or rewind a migration without its way back. `transship abort` and `rollback` are what is meant.
+		WorkflowTerminateDisabled: true,
+		WorkflowResetDisabled:     true,
+		BatchActionsDisabled:      true,
 		// There is no TLS here, and without this the buttons (signal, terminate, …) are refused in some browsers.
 		CORS: uiconfig.CORS{CookieInsecure: true},
 	}))

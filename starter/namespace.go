@@ -43,7 +43,7 @@ func (d *desk) examineAttributes(ctx context.Context) []edge.Finding {
 	var findings []edge.Finding
 	for _, name := range []string{
 		workflows.AttrPrefix.GetName(), workflows.AttrPhase.GetName(), workflows.AttrFrom.GetName(),
-		workflows.AttrTo.GetName(), workflows.AttrOperator.GetName(), workflows.AttrOutcome.GetName(),
+		workflows.AttrTo.GetName(), workflows.AttrOperator.GetName(), workflows.AttrOutcome.GetName(), workflows.AttrWaits.GetName(),
 	} {
 		f := edge.Finding{What: "the search attribute " + name + " is registered"}
 		kind, ok := registered.GetCustomAttributes()[name]

@@ -53,7 +53,7 @@ func link(c *config.Config, id, run string) string {
 	}
 	l := strings.TrimSuffix(c.Temporal.UI, "/") + "/namespaces/" + url.PathEscape(c.Temporal.Namespace) + "/workflows/" + url.PathEscape(id)
 	if run != "" {
-		l += "/" + url.PathEscape(run) + "/history"
+		l += "/" + url.PathEscape(run) + "/user-metadata"
 	}
 	return l
 }

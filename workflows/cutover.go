@@ -88,11 +88,21 @@ func (m *migration) lossIsAccepted() func() bool {
 
 // attempt is one cutover, from the last look before the freeze until writes go on. A pause cancels it as long as nothing is decided.
 func (m *migration) attempt(ctx workflow.Context, list []step) error {
+	// The freeze is as long as what is left to carry over.
 	if !m.rollingBack {
-		if _, err := m.delta(ctx, 0); err != nil { // the freeze is as long as what is left to carry over
+		if _, err := m.delta(ctx, 0); err != nil {
 			return err
 		}
 		m.sampleBefore(ctx)
+	} else if !m.state.Stop.AcceptLoss {
+		// A target that cannot give back what was pushed to it must not keep the rollback from trying: bounded, and whatever comes of it.
+		_, err := m.delta(ctx, m.Policy.Freeze.Lease)
+		if kindOf(err) == kindJournalLost { // both sides must be compared, which no freeze has the time for
+			_, err = m.delta(ctx, 0)
+		}
+		if err != nil {
+			workflow.GetLogger(ctx).Warn("nothing was carried back before the freeze", "error", because(err))
+		}
 	}
 	m.state.Report.Attempts++
 	m.state.Report.Freezes = nil

@@ -11,6 +11,7 @@ import (
 
 // show keeps the current details, which the Temporal UI renders, true: at a glance which prefix, which phase, waiting for whom.
 func (m *migration) show() {
+	m.showWaiting()
 	r := &m.state.Report
 	var b strings.Builder
 	fmt.Fprintf(&b, "### %s: %s → %s\n\n", m.Prefix, m.From, m.To)
@@ -26,8 +27,7 @@ func (m *migration) show() {
 		fmt.Fprintf(&b, "> %s\n\n", r.Reason)
 	}
 	if r.Mirror.Tags > 0 {
-		fmt.Fprintf(&b, "- mirrored: %d of %d tags, %s of %s\n", r.Mirror.Tags, r.Plan.Tags,
-			humanize.IBytes(uint64(max(0, r.Mirror.Bytes))), humanize.IBytes(uint64(max(0, r.Plan.Missing()))))
+		fmt.Fprintf(&b, "- mirrored: %d tags (%d were planned), %s sent\n", r.Mirror.Tags, r.Plan.Tags, humanize.IBytes(uint64(max(0, r.Mirror.Bytes))))
 	}
 	if r.Deltas.Rounds > 0 {
 		fmt.Fprintf(&b, "- deltas: %d, with %d writes\n", r.Deltas.Rounds, r.Deltas.Writes)
@@ -50,4 +50,21 @@ func (m *migration) show() {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", s.Name, s.Began.UTC().Format("01-02 15:04:05"), took, strings.ReplaceAll(s.Note+" "+s.Error, "\n", " "))
 	}
 	workflow.SetCurrentDetails(m.live, b.String())
+}
+
+// showWaiting says in the list of workflows what a migration waits for. Keywords are short in Temporal's stores.
+func (m *migration) showWaiting() {
+	waits := m.waiting()
+	if len(waits) > 200 {
+		waits = strings.ToValidUTF8(waits[:200], "")
+	}
+	if waits == m.shown {
+		return
+	}
+	m.shown = waits
+	if waits == "" {
+		_ = workflow.UpsertTypedSearchAttributes(m.live, AttrWaits.ValueUnset())
+		return
+	}
+	_ = workflow.UpsertTypedSearchAttributes(m.live, AttrWaits.ValueSet(waits))
 }

@@ -39,6 +39,7 @@ var (
 	AttrTo       = temporal.NewSearchAttributeKeyKeyword("TransshipTo")
 	AttrOperator = temporal.NewSearchAttributeKeyKeyword("TransshipOperator")
 	AttrOutcome  = temporal.NewSearchAttributeKeyKeyword("TransshipOutcome")
+	AttrWaits    = temporal.NewSearchAttributeKeyKeyword("TransshipWaitsFor")
 )
 
 // Phases of a migration, in order. Each is a step that Migrate names.

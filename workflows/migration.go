@@ -3,6 +3,7 @@ package workflows
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -19,8 +20,8 @@ type migration struct {
 	// steps is the context of the steps up to finalize; stop ends it.
 	steps workflow.Context
 	stop  workflow.CancelFunc
-	// phase is the step that is under way; waits is what it waits for.
-	phase, waits string
+	// phase is the step that is under way; waits is what it waits for; shown is what the list of workflows says of that.
+	phase, waits, shown string
 	// frozen says that a freeze is in place and not decided yet; flipping that it is being decided.
 	frozen, flipping bool
 	// frozenUntil is when the lease of the freeze runs out.
@@ -104,12 +105,16 @@ func (m *migration) take(ctx workflow.Context, s step) error {
 	record := &(*steps)[at]
 	record.Ended = workflow.Now(ctx)
 	m.waits = ""
-	if err != nil {
+	switch {
+	case err == nil:
+		m.show()
+		return nil
+	case m.state.Stop != nil && !m.rollingBack:
+		record.Note = strings.TrimSpace(record.Note + " (ended by command)")
+	default:
 		record.Error = because(err)
-		return fmt.Errorf("%s: %w", s.name, err)
 	}
-	m.show()
-	return nil
+	return fmt.Errorf("%s: %w", s.name, err)
 }
 
 // note says in the report what came of the step under way.

@@ -95,7 +95,7 @@ func TestARollbackGoesOnUntilTheTargetGivesBackWhatWasPushed(t *testing.T) {
 	w.before["ProbeEdge"] = on(firstOfSoak, func() { rolling = true; w.orderIn(UpdateRollback, ann) })
 	w.before["ApplyChanges"] = func(int) error {
 		if rolling {
-			if failures++; failures <= 3 {
+			if failures++; failures <= 6 { // each attempt tries before its freeze and under it
 				return final("Refused")
 			}
 		}

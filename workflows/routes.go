@@ -356,6 +356,9 @@ func (r *routes) answer(ctx workflow.Context, ask routing.EdgeAsks) error {
 		r.Edges = append(r.Edges, routing.EdgeState{Edge: ask.Edge, Generation: ask.Table.Generation, Seen: workflow.Now(ctx)})
 		slices.SortFunc(r.Edges, func(a, b routing.EdgeState) int { return strings.Compare(a.Edge, b.Edge) })
 	}
+	// What it asks from is what it has: a node that lost its disk has none of the tables that it confirmed. Until it takes the present one it is behind,
+	// and reconciled.
+	r.edge(ask.Edge).Generation = ask.Table.Generation
 	for _, route := range r.Table.Routes {
 		if ask.RanOut != "" && route.Hold == ask.RanOut {
 			route.Mode, route.Hold, route.Lease = routing.Watched, "", 0

@@ -9,7 +9,7 @@ if ! temporal operator namespace describe --namespace "$namespace" >/dev/null 2>
 fi
 
 # A new namespace takes a few seconds until every service has seen it.
-for name in TransshipPrefix TransshipPhase TransshipFrom TransshipTo TransshipOperator TransshipOutcome; do
+for name in TransshipPrefix TransshipPhase TransshipFrom TransshipTo TransshipOperator TransshipOutcome TransshipWaitsFor; do
   tries=30
   until temporal operator search-attribute list --namespace "$namespace" 2>/dev/null | grep -qw "$name"; do
     tries=$((tries - 1))

@@ -12,6 +12,7 @@ import (
 
 	"go.temporal.io/sdk/client"
 	sdklog "go.temporal.io/sdk/log"
+	"google.golang.org/grpc"
 
 	"transship/config"
 )
@@ -29,6 +30,8 @@ const (
 // Temporal connects to the Temporal server.
 func Temporal(ctx context.Context, c config.Temporal, log *slog.Logger, patience Patience) (client.Client, error) {
 	options := client.Options{HostPort: c.Address, Namespace: c.Namespace, Logger: sdklog.NewStructuredLogger(log)}
+	// A resolver that swallows the query for a service configuration (TXT _grpc_config) would hold up every connection, and nobody publishes one.
+	options.ConnectionOptions.DialOptions = []grpc.DialOption{grpc.WithDisableServiceConfig()}
 	key, err := c.APIKey.Value()
 	if err != nil {
 		return nil, fmt.Errorf("temporal.api_key: %w", err)
