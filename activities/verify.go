@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"go.temporal.io/sdk/activity"
@@ -53,7 +54,7 @@ func (r *Registries) VerifyRepositories(ctx context.Context, p VerifyParams) (Ve
 	return eachRepository(ctx, p.Repositories, func(repository string) ([]registry.Problem, registry.Check, error) {
 		skip := map[string]bool{}
 		for _, left := range p.Left {
-			if tag, ok := cutRepository(left, repository); ok {
+			if tag, ok := strings.CutPrefix(left, repository+":"); ok {
 				skip[tag] = true
 			}
 		}
@@ -110,11 +111,4 @@ func eachRepository(ctx context.Context, repositories []string, look func(reposi
 		mu.Unlock()
 	}
 	return result, nil
-}
-
-func cutRepository(name, repository string) (tag string, ok bool) {
-	if len(name) > len(repository)+1 && name[:len(repository)] == repository && name[len(repository)] == ':' {
-		return name[len(repository)+1:], true
-	}
-	return "", false
 }

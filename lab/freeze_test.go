@@ -4,6 +4,7 @@ package lab
 
 import (
 	"bufio"
+	"context"
 	"encoding/base64"
 	"fmt"
 	"net"
@@ -40,6 +41,17 @@ func (s *Stack) slowWrite(t *testing.T, path string) (finish func() *http.Respon
 	}
 }
 
+// approveWithAWriteInFlight brings a migration to its freeze, in which the drain waits for a write that ends when the result is called.
+func (s *Stack) approveWithAWriteInFlight(ctx context.Context, t *testing.T) (finish func() *http.Response) {
+	t.Helper()
+	s.must(t, "migrate", "restricted")
+	_, err := s.Await(ctx, "restricted", Phase(workflows.Approval))
+	require.NoError(t, err)
+	finish = s.slowWrite(t, "/v2/restricted/app-0/manifests/slow")
+	s.must(t, "approve", "restricted")
+	return finish
+}
+
 // held waits until the edge holds the writes of restricted.
 func (s *Stack) held(t *testing.T) {
 	t.Helper()
@@ -60,11 +72,7 @@ func TestAHoldEndsWhenEverythingButNginxAndTheRegistriesIsDead(t *testing.T) {
 	c := NewClients(s.Addresses.Edge, "restricted")
 	require.NoError(t, c.Seed(t.Context(), Small))
 	ctx := within(t, 2*time.Minute)
-	s.must(t, "migrate", "restricted")
-	_, err := s.Await(ctx, "restricted", Phase(workflows.Approval))
-	require.NoError(t, err)
-	s.slowWrite(t, "/v2/restricted/app-0/manifests/slow")
-	s.must(t, "approve", "restricted")
+	s.approveWithAWriteInFlight(ctx, t)
 	s.held(t)
 	held := time.Now()
 	s.EdgeWorker.Kill()
@@ -92,11 +100,7 @@ func TestAPauseDuringTheFreezeLetsWritesGoOn(t *testing.T) {
 	s := start(t, func(s *Settings) { s.Soak = 3 * time.Second })
 	c, stop := atWork(t, s, Small)
 	ctx := within(t, 2*time.Minute)
-	s.must(t, "migrate", "restricted")
-	_, err := s.Await(ctx, "restricted", Phase(workflows.Approval))
-	require.NoError(t, err)
-	finish := s.slowWrite(t, "/v2/restricted/app-0/manifests/slow")
-	s.must(t, "approve", "restricted")
+	finish := s.approveWithAWriteInFlight(ctx, t)
 	s.held(t)
 	answer := s.must(t, "pause", "restricted")
 	assert.Contains(t, answer, "the freeze was given up, writes go on to old")
@@ -118,12 +122,8 @@ func TestAFreezeWhoseDrainDoesNotEndIsGivenUpAndTriedAgain(t *testing.T) {
 	s := start(t, func(s *Settings) { s.Soak, s.Drain, s.FreezePause = 3*time.Second, time.Second, time.Second })
 	c, stop := atWork(t, s, Small)
 	ctx := within(t, 2*time.Minute)
-	s.must(t, "migrate", "restricted")
-	_, err := s.Await(ctx, "restricted", Phase(workflows.Approval))
-	require.NoError(t, err)
-	finish := s.slowWrite(t, "/v2/restricted/app-0/manifests/slow")
-	s.must(t, "approve", "restricted")
-	_, err = s.Await(ctx, "restricted", func(w workflows.Status) bool { return w.Report.Attempts > 1 })
+	finish := s.approveWithAWriteInFlight(ctx, t)
+	_, err := s.Await(ctx, "restricted", func(w workflows.Status) bool { return w.Report.Attempts > 1 })
 	require.NoError(t, err)
 	assert.Equal(t, http.StatusBadRequest, finish().StatusCode)
 	r, err := s.Outcome(ctx, "restricted")
@@ -141,11 +141,7 @@ func TestAMigrationThatIsTerminatedInItsFreezeLeavesNoHold(t *testing.T) {
 	s := start(t, func(s *Settings) { s.Lease, s.Drain, s.Soak = lease, 4*time.Second, 2*time.Second })
 	c, stop := atWork(t, s, Small)
 	ctx := within(t, 2*time.Minute)
-	s.must(t, "migrate", "restricted")
-	_, err := s.Await(ctx, "restricted", Phase(workflows.Approval))
-	require.NoError(t, err)
-	finish := s.slowWrite(t, "/v2/restricted/app-0/manifests/slow")
-	s.must(t, "approve", "restricted")
+	finish := s.approveWithAWriteInFlight(ctx, t)
 	s.held(t)
 	require.NoError(t, s.Temporal.TerminateWorkflow(ctx, workflows.MigrateID("restricted"), "", "to see what becomes of its hold"))
 	require.NoError(t, c.PushImage(ctx, "restricted/live:after", Image(1, 1024)), "the write waits, and goes on when the hold ends")
@@ -158,7 +154,7 @@ func TestAMigrationThatIsTerminatedInItsFreezeLeavesNoHold(t *testing.T) {
 	}, 20*time.Second, 50*time.Millisecond, "Routes learns that the hold ran out")
 
 	s.must(t, "migrate", "restricted")
-	_, err = s.Await(ctx, "restricted", Phase(workflows.Approval))
+	_, err := s.Await(ctx, "restricted", Phase(workflows.Approval))
 	require.NoError(t, err)
 	s.must(t, "approve", "restricted")
 	r, err := s.Outcome(ctx, "restricted")

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -110,20 +111,9 @@ func (d *showing) seed(ctx context.Context) error {
 
 // transship runs a command as an operator would, and shows it.
 func (d *showing) transship(ctx context.Context, args ...string) error {
-	d.say("$ transship %s", join(args))
+	d.say("$ transship %s", strings.Join(args, " "))
 	_, err := d.stack.Transship(ctx, args...)
 	return err
-}
-
-func join(args []string) string {
-	s := ""
-	for i, a := range args {
-		if i > 0 {
-			s += " "
-		}
-		s += a
-	}
-	return s
 }
 
 // migrate moves the first prefix and approves the flip.
