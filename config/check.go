@@ -98,6 +98,7 @@ func (c *Config) checkBackend(k *checker, key, n string, b Backend) {
 	k.secret(key+".password", b.Password)
 	k.wrong(b.Username == "" && b.Password.Set(), key+".username", "is missing, but there is a password")
 	k.file(key+".ca_file", b.CAFile)
+	k.store(key+".store", b.Store)
 }
 
 func (c *Config) checkEdge(k *checker, key, n string, e Edge) {

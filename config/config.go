@@ -53,6 +53,8 @@ type Backend struct {
 	Username string `mapstructure:"username" json:"username,omitempty"`
 	Password Secret `mapstructure:"password" json:"password"`
 	CAFile   string `mapstructure:"ca_file" json:"ca_file,omitempty"`
+	// Store is the object store under the registry, where we may reach it. Without one, images move through the registry's API.
+	Store Store `mapstructure:"store" json:"store,omitzero"`
 }
 
 // Edge is one proxy node.

@@ -87,6 +87,12 @@ func Load(path string, flags *pflag.FlagSet, secrets Secrets) (*Config, error) {
 		e.edgeDefaults(name)
 		c.Edges[name] = e
 	}
+	for name, b := range c.Backends {
+		if b.Store.Set() {
+			b.Store.storeDefaults()
+			c.Backends[name] = b
+		}
+	}
 	mistakes = append(mistakes, c.check(secrets)...)
 	if len(mistakes) > 0 {
 		slices.SortStableFunc(mistakes, func(a, b Mistake) int { return strings.Compare(a.Key, b.Key) })
