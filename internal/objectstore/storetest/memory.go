@@ -1,0 +1,324 @@
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"transship/internal/objectstore"
+)
+
+// Memory is a store in memory for the unit tests of what uses stores: the listings, errors and checksums of a real one, and means to break it.
+// The zero value is ready. It is safe for concurrent use; its fields are set before it is used.
+type Memory struct {
+	// Name is what String says; "memory" when empty.
+	Name string
+	// Fault, when set, is asked before each operation ("list", "directories", "stat", "get", "put", "delete", "segments") with its key or prefix;
+	// an error is that operation's outcome. "list" is asked once for each object as well, with its key, before that object is yielded.
+	Fault func(op, key string) error
+	// Now is the clock of the store; time.Now when nil.
+	Now func() time.Time
+
+	mu      sync.Mutex
+	objects map[string]held
+	counts  map[string]int
+}
+
+type held struct {
+	object  objectstore.Object
+	content []byte
+	parts   []objectstore.Object
+}
+
+var (
+	_ objectstore.Store     = (*Memory)(nil)
+	_ objectstore.Segmented = (*Memory)(nil)
+)
+
+// String names the store.
+func (m *Memory) String() string {
+	if m.Name == "" {
+		return "memory"
+	}
+	return m.Name
+}
+
+// Counts says how often each operation was begun since the last Reset.
+func (m *Memory) Counts() map[string]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.counts)
+}
+
+// Reset forgets the counts.
+func (m *Memory) Reset() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counts = nil
+}
+
+// Keys are all keys, in byte order.
+func (m *Memory) Keys() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Sorted(maps.Keys(m.objects))
+}
+
+// Content is what a key holds, and whether it is there at all.
+func (m *Memory) Content(key string) ([]byte, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h, ok := m.objects[key]
+	return slices.Clone(h.content), ok
+}
+
+// PutString stores content under key, as another client would: neither counted nor asked of Fault.
+func (m *Memory) PutString(key, content string) objectstore.Object {
+	return m.keep(key, []byte(content), "")
+}
+
+// PutSegmented stores an object of several parts, as Distribution's driver for Swift leaves them (Dynamic) or as transship writes them (Static). A
+// listing shows a Dynamic one as 0 bytes with the MD5 of nothing. Segments name their keys ("container/key") and sizes; their content is content.
+func (m *Memory) PutSegmented(key, content string, parts objectstore.Parts, segments []objectstore.Object) objectstore.Object {
+	m.keep(key, []byte(content), "")
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h := m.objects[key]
+	h.object.Parts, h.object.MD5, h.parts = parts, "", segments
+	m.objects[key] = h
+	return h.object
+}
+
+// Truncate makes a key's content shorter than its size says: what Get announces does not come.
+func (m *Memory) Truncate(key string, size int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h := m.objects[key]
+	h.content = h.content[:size]
+	m.objects[key] = h
+}
+
+func (m *Memory) keep(key string, content []byte, mark string) objectstore.Object {
+	now := time.Now
+	if m.Now != nil {
+		now = m.Now
+	}
+	sum := md5.Sum(content)
+	etag := hex.EncodeToString(sum[:])
+	o := objectstore.Object{Key: key, Size: int64(len(content)), MD5: etag, ETag: etag, Modified: now(), Mark: mark}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.objects == nil {
+		m.objects = map[string]held{}
+	}
+	m.objects[key] = held{object: o, content: content}
+	return o
+}
+
+func (m *Memory) begin(ctx context.Context, op, key string) error {
+	m.mu.Lock()
+	if m.counts == nil {
+		m.counts = map[string]int{}
+	}
+	m.counts[op]++
+	m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%s of %q in %s: %w", op, key, m, context.Cause(ctx))
+	}
+	return m.fault(op, key)
+}
+
+func (m *Memory) fault(op, key string) error {
+	if m.Fault == nil {
+		return nil
+	}
+	if err := m.Fault(op, key); err != nil {
+		return fmt.Errorf("%s of %q in %s: %w", op, key, m, err)
+	}
+	return nil
+}
+
+func (m *Memory) find(op, key string) (held, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h, ok := m.objects[key]
+	if !ok {
+		return held{}, fmt.Errorf("%s of %q in %s: %w", op, key, m, objectstore.ErrNotExist)
+	}
+	return h, nil
+}
+
+// List implements objectstore.Store. What is listed is what was there when it began.
+func (m *Memory) List(ctx context.Context, o objectstore.ListOptions) iter.Seq2[objectstore.Object, error] {
+	return func(yield func(objectstore.Object, error) bool) {
+		if err := m.begin(ctx, "list", o.Prefix); err != nil {
+			yield(objectstore.Object{}, err)
+			return
+		}
+		n := 0
+		for _, object := range m.listed(o) {
+			if o.Limit > 0 && n == o.Limit {
+				return
+			}
+			err := m.fault("list", object.Key)
+			if err == nil && ctx.Err() != nil {
+				err = fmt.Errorf("listing %s: %w", m, context.Cause(ctx))
+			}
+			if err != nil {
+				yield(objectstore.Object{}, err)
+				return
+			}
+			if n++; !yield(object, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (m *Memory) listed(o objectstore.ListOptions) []objectstore.Object {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var found []objectstore.Object
+	for key, h := range m.objects {
+		if strings.HasPrefix(key, o.Prefix) && key > o.After && (o.Before == "" || key < o.Before) {
+			object := h.object
+			switch object.Parts {
+			case objectstore.Dynamic:
+				object.Size, object.MD5, object.ETag = 0, emptyMD5, emptyMD5
+			case objectstore.Static:
+				object.Size = 0
+			}
+			if object.Parts != objectstore.Multi {
+				object.Parts = objectstore.Whole
+			}
+			object.Mark = ""
+			found = append(found, object)
+		}
+	}
+	slices.SortFunc(found, func(a, b objectstore.Object) int { return strings.Compare(a.Key, b.Key) })
+	return found
+}
+
+// emptyMD5 is the MD5 of nothing.
+const emptyMD5 = "d41d8cd98f00b204e9800998ecf8427e"
+
+// Directories implements objectstore.Store.
+func (m *Memory) Directories(ctx context.Context, prefix string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		if err := m.begin(ctx, "directories", prefix); err != nil {
+			yield("", err)
+			return
+		}
+		last := ""
+		for _, object := range m.listed(objectstore.ListOptions{Prefix: prefix}) {
+			name, _, below := strings.Cut(strings.TrimPrefix(object.Key, prefix), "/")
+			if directory := prefix + name + "/"; below && directory != last {
+				if last = directory; !yield(directory, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Stat implements objectstore.Store.
+func (m *Memory) Stat(ctx context.Context, key string, _ objectstore.ReadOptions) (objectstore.Object, error) {
+	if err := m.begin(ctx, "stat", key); err != nil {
+		return objectstore.Object{}, err
+	}
+	h, err := m.find("stat", key)
+	return h.object, err
+}
+
+// Get implements objectstore.Store.
+func (m *Memory) Get(ctx context.Context, key string, o objectstore.ReadOptions) (io.ReadCloser, objectstore.Object, error) {
+	if err := m.begin(ctx, "get", key); err != nil {
+		return nil, objectstore.Object{}, err
+	}
+	h, err := m.find("get", key)
+	if err != nil {
+		return nil, objectstore.Object{}, err
+	}
+	end := h.object.Size
+	if o.Length > 0 {
+		end = min(end, o.Offset+o.Length)
+	}
+	held := int64(len(h.content))
+	content := bytes.NewReader(h.content[min(o.Offset, held):min(end, held)])
+	if end > held {
+		return io.NopCloser(io.MultiReader(content, failing{io.ErrUnexpectedEOF})), h.object, nil
+	}
+	return io.NopCloser(content), h.object, nil
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+// Put implements objectstore.Store.
+func (m *Memory) Put(ctx context.Context, key string, body io.Reader, size int64, o objectstore.PutOptions) (objectstore.Object, error) {
+	if err := m.begin(ctx, "put", key); err != nil {
+		return objectstore.Object{}, err
+	}
+	content, err := io.ReadAll(io.LimitReader(body, size+1))
+	switch {
+	case err != nil:
+		return objectstore.Object{}, fmt.Errorf("reading what to put as %q in %s: %w", key, m, err)
+	case int64(len(content)) != size:
+		return objectstore.Object{}, fmt.Errorf("putting %q in %s: %w", key, m, &objectstore.SizeError{Key: key, Announced: size, Read: int64(len(content))})
+	case ctx.Err() != nil:
+		return objectstore.Object{}, fmt.Errorf("putting %q in %s: %w", key, m, context.Cause(ctx))
+	}
+	return m.keep(key, content, o.Mark), nil
+}
+
+// Delete implements objectstore.Store.
+func (m *Memory) Delete(ctx context.Context, key string) error {
+	if err := m.begin(ctx, "delete", key); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.objects, key)
+	return nil
+}
+
+// Segments implements objectstore.Segmented.
+func (m *Memory) Segments(ctx context.Context, key string) ([]objectstore.Object, error) {
+	if err := m.begin(ctx, "segments", key); err != nil {
+		return nil, err
+	}
+	h, err := m.find("segments", key)
+	return slices.Clone(h.parts), err
+}
+
+// AllSegments implements objectstore.Segmented.
+func (m *Memory) AllSegments(ctx context.Context) iter.Seq2[objectstore.Object, error] {
+	return func(yield func(objectstore.Object, error) bool) {
+		if err := m.begin(ctx, "segments", ""); err != nil {
+			yield(objectstore.Object{}, err)
+			return
+		}
+		m.mu.Lock()
+		var all []objectstore.Object
+		for _, h := range m.objects {
+			all = append(all, h.parts...)
+		}
+		m.mu.Unlock()
+		slices.SortFunc(all, func(a, b objectstore.Object) int { return strings.Compare(a.Key, b.Key) })
+		for _, segment := range all {
+			if !yield(segment, nil) {
+				return
+			}
+		}
+	}
+}
