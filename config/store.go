@@ -54,7 +54,9 @@ func (s *Store) storeDefaults() {
 }
 
 func (c *checker) store(key string, s Store) {
-	need := func(field, value string) { c.wrong(value == "", key+"."+field, "is missing; a store of kind %s needs it", s.Kind) }
+	need := func(field, value string) {
+		c.wrong(value == "", key+"."+field, "is missing; a store of kind %s needs it", s.Kind)
+	}
 	address := func(field, value string) {
 		u, err := url.Parse(value)
 		c.wrong(value != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil), key+"."+field, "is %q; write http://host:port/… or https://host/…, without a password", value)
