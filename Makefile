@@ -5,7 +5,7 @@ BIN := bin
 # The lab's S3-like clients and registries break on a set AWS_CA_BUNDLE; nothing here uses AWS.
 unexport AWS_CA_BUNDLE
 
-.PHONY: all build devserver packages demo up down test unit lint lab-test histories clean
+.PHONY: all build devserver packages packages-lab demo up down test unit lint lab-test histories clean
 
 all: build
 
@@ -18,6 +18,10 @@ devserver: ## Temporal with its UI in one process; the first build takes minutes
 
 packages: ## nginx and docker-registry from Debian, nothing autostarted
 	@scripts/packages nginx=1.22.* docker-registry=2.8.2*
+
+packages-lab: ## Swift, Ceph and what else the full lab runs, nothing autostarted
+	@scripts/packages swift=2.30.* swift-proxy=2.30.* swift-account=2.30.* swift-container=2.30.* swift-object=2.30.* memcached=1.6.* \
+	  ceph-mon=16.2.* ceph-mgr=16.2.* ceph-osd=16.2.* radosgw=16.2.* ceph-common=16.2.* ngircd=26.* prometheus=2.42.* skopeo=1.9.* rclone=1.60.*
 
 demo: packages build devserver ## one prefix migrates, another rolls back, clients at work all the while
 	$(GO) run ./lab/demo demo
@@ -40,9 +44,10 @@ unit: ## seconds, no servers but its own
 	$(GO) test -race ./...
 	cd tools && $(GO) test ./...
 
-lab-test: packages build devserver ## real registries, nginx and Temporal
+lab-test: packages packages-lab build devserver ## real stores, registries, nginx and Temporal; one Swift and one Ceph for all packages
 	cd devserver && $(GO) test ./...
-	$(GO) test -race -tags lab -count=1 -p 1 -timeout 45m ./...
+	$(GO) build -o $(BIN)/stores ./lab/stores
+	$(BIN)/stores run -- $(GO) test -race -tags lab -count=1 -p 1 -timeout 45m ./...
 
 histories: packages build devserver ## record the workflow histories that the replay test checks
 	$(GO) test -tags lab -count=1 -run TestRecordHistories ./lab -record

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"transship/internal/report"
+	"transship/lab/servers"
 	"transship/workflows"
 )
 
@@ -60,7 +61,7 @@ func start(t *testing.T, adapt func(*Settings)) *Stack {
 		s.Stop()
 		if t.Failed() {
 			for _, name := range []string{"worker", "edge-worker", "nginx", "devserver"} {
-				t.Logf("--- %s.log ends with:\n%s", name, tail(filepath.Join(dir, "log", name+".log")))
+				t.Logf("--- %s.log ends with:\n%s", name, servers.Tail(filepath.Join(dir, "log", name+".log")))
 			}
 		}
 	})

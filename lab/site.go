@@ -9,26 +9,20 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"transship/lab/servers"
 )
 
 // EdgeName is the lab's proxy node.
 const EdgeName = "edge1"
 
-// registry prepares a Docker Distribution on local disk. Both share http.secret, as instances behind one edge must.
+// registry prepares a Docker Distribution on local disk.
 func (s *Stack) registry(name, url string) (*Process, error) {
-	config := fmt.Sprintf(`version: 0.1
-log: {level: error}
-storage:
-  filesystem: {rootdirectory: %s}
-  delete: {enabled: true}
-  redirect: {disable: true}
-http: {addr: %s, relativeurls: true, secret: lab}
-`, s.path(name), strings.TrimPrefix(url, "http://"))
-	path := s.path(name + ".yml")
-	if err := os.WriteFile(path, []byte(config), 0o644); err != nil {
-		return nil, fmt.Errorf("registry %s: %w", name, err)
+	r, err := servers.PrepareRegistry(s.Dir, name, servers.RegistryOptions{Address: strings.TrimPrefix(url, "http://")})
+	if err != nil {
+		return nil, err
 	}
-	return s.process("registry-"+name, answers(strings.TrimPrefix(url, "http://")), "docker-registry", "serve", path), nil
+	return r.Process, nil
 }
 
 // writeSite writes an nginx configuration shaped like a real registry edge: prefixes with passwords of their own, reads split off by a status that

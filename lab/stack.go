@@ -1,3 +1,5 @@
+// Package lab runs the real thing on one machine: registries, an nginx edge, Temporal and workers, as processes on free loopback ports in one
+// folder. The demo, the tests and the benchmarks share it. It stops exactly what it started.
 package lab
 
 import (
@@ -14,7 +16,11 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"transship/config"
+	"transship/lab/servers"
 )
+
+// Process is one program of the lab. It may be killed and started again.
+type Process = servers.Process
 
 // Options say what to run.
 type Options struct {
@@ -38,19 +44,19 @@ type Stack struct {
 
 // Addresses is where everything is, for people and scripts.
 type Addresses struct {
-	Config    string    `json:"config"`
-	Temporal  string    `json:"temporal"`
-	Namespace string    `json:"namespace"`
-	UI        string    `json:"ui"`
-	Edge      string    `json:"edge"`
-	Old       string    `json:"old"`
-	New       string    `json:"new"`
-	Gate      string    `json:"gate"`
-	Reports   string    `json:"reports"`
-	PushUser  string    `json:"push_user"`
-	PullUser  string    `json:"pull_user"`
-	Password  string    `json:"password"`
-	Processes []Running `json:"processes"`
+	Config    string            `json:"config"`
+	Temporal  string            `json:"temporal"`
+	Namespace string            `json:"namespace"`
+	UI        string            `json:"ui"`
+	Edge      string            `json:"edge"`
+	Old       string            `json:"old"`
+	New       string            `json:"new"`
+	Gate      string            `json:"gate"`
+	Reports   string            `json:"reports"`
+	PushUser  string            `json:"push_user"`
+	PullUser  string            `json:"pull_user"`
+	Password  string            `json:"password"`
+	Processes []servers.Running `json:"processes"`
 }
 
 // The users of the lab's edge. They guard nothing but loopback ports.
@@ -94,7 +100,7 @@ func (s *Stack) layOut() error {
 			return fmt.Errorf("lay out the lab: %w", err)
 		}
 	}
-	free, err := freePorts(6)
+	free, err := servers.FreePorts(6)
 	if err != nil {
 		return err
 	}
@@ -143,7 +149,7 @@ func (s *Stack) start(ctx context.Context) error {
 		return fmt.Errorf("connect to the devserver: %w", err)
 	}
 	for _, p := range s.started {
-		s.Addresses.Processes = append(s.Addresses.Processes, running(p))
+		s.Addresses.Processes = append(s.Addresses.Processes, servers.Identify(p))
 	}
 	return nil
 }
