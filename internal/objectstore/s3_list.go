@@ -20,21 +20,18 @@ func (s *S3) List(ctx context.Context, o ListOptions) iter.Seq2[Object, error] {
 		if after != "" {
 			in.StartAfter = aws.String(s.o.Root + after)
 		}
-		var out *s3.ListObjectsV2Output
-		err := s.try(ctx, "list", o.Prefix, func() (err error) { out, err = s.client.ListObjectsV2(ctx, in); return err })
+		listed, err := s.listed(ctx, "list", o.Prefix, in)
 		if err != nil {
 			return page[Object]{err: err}
 		}
-		p.items = make([]Object, 0, len(out.Contents))
-		for _, c := range out.Contents {
-			object := Object{Key: (*c.Key)[len(s.o.Root):], Size: aws.ToInt64(c.Size), Modified: aws.ToTime(c.LastModified)}
+		p.items = listed.objects
+		for i, object := range p.items {
 			if o.Before != "" && object.Key >= o.Before {
+				p.items = p.items[:i]
 				return p
 			}
-			fromETag(&object, c.ETag)
-			p.items = append(p.items, object)
 		}
-		if seen += len(p.items); aws.ToBool(out.IsTruncated) && len(p.items) > 0 && (o.Limit == 0 || seen < o.Limit) {
+		if seen += len(p.items); listed.truncated && len(p.items) > 0 && (o.Limit == 0 || seen < o.Limit) {
 			p.next = p.items[len(p.items)-1].Key
 		}
 		return p
@@ -46,28 +43,24 @@ func (s *S3) Directories(ctx context.Context, prefix string) iter.Seq2[string, e
 	return paged(ctx, "", func(ctx context.Context, after string, _ int) (p page[string]) {
 		in := &s3.ListObjectsV2Input{Bucket: &s.o.Bucket, Prefix: aws.String(s.o.Root + prefix), Delimiter: aws.String("/"), MaxKeys: aws.Int32(int32(s.o.PageSize))}
 		if after != "" {
-			// Behind all that lies in that directory: some stores show a directory again whose keys are greater than its name.
-			in.StartAfter = aws.String(s.o.Root + strings.TrimSuffix(after, "/") + "0")
-			if !strings.HasSuffix(after, "/") {
-				in.StartAfter = aws.String(s.o.Root + after)
+			in.StartAfter = aws.String(s.o.Root + after)
+			if directory, is := strings.CutSuffix(after, "/"); is {
+				// Behind all that lies in it ("0" follows "/"): a directory whose keys are greater than its name would be shown again.
+				in.StartAfter = aws.String(s.o.Root + directory + "0")
 			}
 		}
-		var out *s3.ListObjectsV2Output
-		err := s.try(ctx, "directories", prefix, func() (err error) { out, err = s.client.ListObjectsV2(ctx, in); return err })
+		listed, err := s.listed(ctx, "directories", prefix, in)
 		if err != nil {
 			return page[string]{err: err}
 		}
-		last := ""
-		for _, c := range out.Contents {
-			last = max(last, (*c.Key)[len(s.o.Root):])
-		}
-		for _, c := range out.CommonPrefixes {
-			directory := (*c.Prefix)[len(s.o.Root):]
-			p.items = append(p.items, directory)
-			last = max(last, directory)
-		}
-		if aws.ToBool(out.IsTruncated) {
-			p.next = last
+		p.items = listed.directories
+		if listed.truncated {
+			for _, object := range listed.objects {
+				p.next = max(p.next, object.Key)
+			}
+			for _, directory := range listed.directories {
+				p.next = max(p.next, directory)
+			}
 		}
 		return p
 	})

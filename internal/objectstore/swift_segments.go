@@ -2,7 +2,6 @@ package objectstore
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"iter"
 	"net/http"
@@ -73,8 +72,8 @@ func (s *Swift) staticSegments(ctx context.Context, key string) ([]Object, error
 	if err != nil {
 		return nil, missing(err, "segments", key, s)
 	}
-	var entries []entry
-	if err := json.Unmarshal(content, &entries); err != nil {
+	entries, err := readEntries(content, mostSegments)
+	if err != nil {
 		return nil, fmt.Errorf("the manifest of %q in %s is unreadable: %w", key, s, err)
 	}
 	segments := make([]Object, len(entries))
