@@ -46,13 +46,19 @@ type Path struct {
 	Tag string
 }
 
-const (
-	repositories = "repositories/"
-	blobs        = "blobs/"
-)
+const repositories = "repositories/"
 
-// Under returns the prefix of the keys of every repository whose name begins with the path components of name.
-func Under(name string) string { return repositories + name + "/" }
+// Blobs is what the keys of all blobs begin with.
+const Blobs = "blobs/"
+
+// Under returns the prefix of the keys of every repository whose name begins with the path components of name; of every repository
+// when it is empty.
+func Under(name string) string {
+	if name == "" {
+		return repositories
+	}
+	return repositories + name + "/"
+}
 
 // Of returns the prefix of the keys that belong to a repository itself, and to none below it: those begin with a letter or digit, which repository
 // names may, and "_" may not.
@@ -66,7 +72,7 @@ func (p Path) Key() string {
 	hashed := func(d digest.Digest) string { return string(d.Algorithm()) + "/" + d.Encoded() }
 	switch at := repositories + p.Repository; p.Kind {
 	case Blob:
-		return blobs + string(p.Digest.Algorithm()) + "/" + p.Digest.Encoded()[:2] + "/" + p.Digest.Encoded() + "/data"
+		return Blobs + string(p.Digest.Algorithm()) + "/" + p.Digest.Encoded()[:2] + "/" + p.Digest.Encoded() + "/data"
 	case Layer:
 		return at + "/_layers/" + hashed(p.Digest) + "/link"
 	case Revision:
@@ -86,7 +92,7 @@ func BlobKey(d digest.Digest) string { return Path{Kind: Blob, Digest: d}.Key() 
 
 // Parse says what a key means. What Distribution does not write is Unknown, with the repository where one can be told.
 func Parse(key string) Path {
-	if rest, ok := strings.CutPrefix(key, blobs); ok {
+	if rest, ok := strings.CutPrefix(key, Blobs); ok {
 		return parseBlob(rest)
 	}
 	rest, ok := strings.CutPrefix(key, repositories)
@@ -151,3 +157,15 @@ func LinkMD5(d digest.Digest) string {
 	sum := md5.Sum([]byte(d)) //nolint:gosec // see the import
 	return hex.EncodeToString(sum[:])
 }
+
+// Tags returns the prefix of the keys of all tags of a repository.
+func Tags(repository string) string { return repositories + repository + "/_manifests/tags/" }
+
+// TagHistory returns the prefix of the keys of every manifest that a tag refers to, or once did.
+func TagHistory(repository, tag string) string { return Tags(repository) + tag + "/index/" }
+
+// Revisions returns the prefix of the keys of all manifests of a repository.
+func Revisions(repository string) string { return repositories + repository + "/_manifests/revisions/" }
+
+// Layers returns the prefix of the keys of all layers of a repository.
+func Layers(repository string) string { return repositories + repository + "/_layers/" }
