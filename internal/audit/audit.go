@@ -57,11 +57,11 @@ func (a *Audit) Run(ctx context.Context, shard mirror.Shard) ([]Finding, Counts,
 			return all, a.Counted(), fmt.Errorf("list %s: %w", a.Backend, err)
 		}
 		path := distribution.Parse(o.Key)
-		if path.Kind == distribution.Unknown && (r == nil || !strings.HasPrefix(o.Key, distribution.Of(r.name))) {
+		if path.Repository == "" {
 			all = append(all, found(Unexpected, o.Key, "", "", ""))
 			continue
 		}
-		if path.Kind != distribution.Unknown && (r == nil || r.name != path.Repository) {
+		if r == nil || r.name != path.Repository {
 			if err := end(); err != nil {
 				return all, a.Counted(), err
 			}

@@ -52,15 +52,10 @@ func (w *walk) all(ctx context.Context, shard Shard) error {
 		if path.Kind == distribution.Upload {
 			continue // open sessions stay where they are
 		}
-		if path.Kind == distribution.Unknown {
-			// A key that cannot be placed belongs to the repository that it stands among.
-			if r != nil {
-				r.unexpected = append(r.unexpected, p.key)
-			} else {
-				w.mu.Lock()
-				w.cursor.note([]string{p.key})
-				w.mu.Unlock()
-			}
+		if path.Repository == "" {
+			w.mu.Lock()
+			w.cursor.note([]string{p.key})
+			w.mu.Unlock()
 			continue
 		}
 		if r == nil || r.name != path.Repository {
@@ -68,6 +63,10 @@ func (w *walk) all(ctx context.Context, shard Shard) error {
 				return err
 			}
 			r = w.enter(path.Repository)
+		}
+		if path.Kind == distribution.Unknown {
+			r.unexpected = append(r.unexpected, p.key)
+			continue
 		}
 		if err := r.take(ctx, path, &p); err != nil {
 			return err

@@ -1,0 +1,275 @@
+package audit
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"transship/internal/distribution"
+	"transship/internal/distribution/distributiontest"
+	"transship/internal/mirror"
+	"transship/internal/objectstore"
+	"transship/internal/objectstore/storetest"
+)
+
+const affected = "restricted/a"
+
+// faulty is a backend with images, a healthy copy of it, and what the faults are planted in.
+type faulty struct {
+	bad, good            *storetest.Memory
+	layer, other         digest.Digest
+	image, index, second digest.Digest
+}
+
+func newFaulty(t *testing.T) *faulty {
+	f := &faulty{bad: &storetest.Memory{Name: "old"}, good: &storetest.Memory{Name: "new"}}
+	tree := distributiontest.Tree{Put: func(key, content string) { f.bad.PutString(key, content); f.good.PutString(key, content) }}
+	f.image = tree.Image(affected, nil, "a layer", "another layer")
+	f.second = tree.Image(affected, nil, "only in the second")
+	f.index = tree.Index(affected, f.image)
+	tree.Tag(affected, "v1", f.image)
+	tree.Tag(affected, "v2", f.second)
+	tree.Tag(affected, "multi", f.index)
+	tree.Tag("restricted/b", "shared", tree.Image("restricted/b", nil, "a layer"))
+	f.layer, f.other = digest.FromString("a layer"), digest.FromString("another layer")
+	return f
+}
+
+func (f *faulty) audit(t *testing.T, deep bool) ([]Finding, Counts) {
+	t.Helper()
+	a := &Audit{Side: mirror.Side{Backend: "old", Store: f.bad}, Deep: deep}
+	found, counts, err := a.Run(t.Context(), mirror.Shard{Prefix: "restricted"})
+	require.NoError(t, err)
+	return found, counts
+}
+
+func link(kind distribution.Kind, d digest.Digest) string {
+	return distribution.Path{Kind: kind, Repository: affected, Digest: d}.Key()
+}
+
+func current(tag string) string {
+	return distribution.Path{Kind: distribution.TagCurrent, Repository: affected, Tag: tag}.Key()
+}
+
+func TestACleanStoreGivesNoFinding(t *testing.T) {
+	for _, deep := range []bool{false, true} {
+		found, counts := newFaulty(t).audit(t, deep)
+		assert.Empty(t, found)
+		assert.EqualValues(t, 4, counts.Tags)
+		assert.EqualValues(t, 4, counts.Manifests)
+		assert.EqualValues(t, 2, counts.Repositories)
+		assert.Zero(t, counts.Transient)
+	}
+}
+
+// faults are the categories: how each is planted, which tags it affects, and whether a copy heals it.
+var faults = map[string]struct {
+	category Category
+	plant    func(t *testing.T, f *faulty)
+	path     func(f *faulty) string
+	tags     []string
+	deep     bool // only a deep audit finds it
+	derived  []Category
+	stays    bool // nothing heals it
+}{
+	"missing layer": {BlobMissing, func(t *testing.T, f *faulty) {
+		require.NoError(t, f.bad.Delete(t.Context(), distribution.BlobKey(f.other)))
+	}, func(f *faulty) string { return distribution.BlobKey(f.other) }, []string{"multi", "v1"}, false, []Category{ManifestPartMissing}, false},
+	"missing manifest": {BlobMissing, func(t *testing.T, f *faulty) {
+		require.NoError(t, f.bad.Delete(t.Context(), distribution.BlobKey(f.image)))
+	}, func(f *faulty) string { return distribution.BlobKey(f.image) }, []string{"multi", "v1"}, false, nil, false},
+	"empty": {BlobEmpty, func(_ *testing.T, f *faulty) { f.bad.PutString(distribution.BlobKey(f.other), "") },
+		func(f *faulty) string { return distribution.BlobKey(f.other) }, []string{"multi", "v1"}, false, nil, false},
+	"short": {BlobShort, func(_ *testing.T, f *faulty) { f.bad.PutString(distribution.BlobKey(f.other), "another") },
+		func(f *faulty) string { return distribution.BlobKey(f.other) }, []string{"multi", "v1"}, false, nil, false},
+	"long": {BlobLong, func(_ *testing.T, f *faulty) {
+		f.bad.PutString(distribution.BlobKey(f.other), "another layer and more")
+	},
+		func(f *faulty) string { return distribution.BlobKey(f.other) }, []string{"multi", "v1"}, false, nil, false},
+	"other bytes": {BlobCorrupt, func(_ *testing.T, f *faulty) { f.bad.PutString(distribution.BlobKey(f.other), "Another layer") },
+		func(f *faulty) string { return distribution.BlobKey(f.other) }, []string{"multi", "v1"}, true, nil, false},
+	"other manifest": {BlobCorrupt, func(_ *testing.T, f *faulty) { f.bad.PutString(distribution.BlobKey(f.second), "{}") },
+		func(f *faulty) string { return distribution.BlobKey(f.second) }, []string{"v2"}, false, nil, false},
+	"segment gone": {SegmentsMissing, func(_ *testing.T, f *faulty) {
+		f.bad.PutSegmented(distribution.BlobKey(f.other), "another", objectstore.Dynamic, []objectstore.Object{
+			{Key: "registry/segments/abc/0000000000000001", Size: 4}, {Key: "registry/segments/abc/0000000000000003", Size: 3},
+		})
+	}, func(f *faulty) string { return distribution.BlobKey(f.other) }, []string{"multi", "v1"}, false, nil, false},
+	"last segment gone": {SegmentsMissing, func(_ *testing.T, f *faulty) {
+		f.bad.PutSegmented(distribution.BlobKey(f.other), "another", objectstore.Dynamic, []objectstore.Object{{Key: "registry/segments/abc/0000000000000001", Size: 7}})
+	}, func(f *faulty) string { return distribution.BlobKey(f.other) }, []string{"multi", "v1"}, false, nil, false},
+	"empty layer link": {LinkEmpty, func(_ *testing.T, f *faulty) { f.bad.PutString(link(distribution.Layer, f.other), "") },
+		func(f *faulty) string { return link(distribution.Layer, f.other) }, []string{"multi", "v1"}, false, nil, false},
+	"link with nonsense": {LinkBad, func(_ *testing.T, f *faulty) { f.bad.PutString(link(distribution.Revision, f.image), "nonsense") },
+		func(f *faulty) string { return link(distribution.Revision, f.image) }, []string{"multi", "v1"}, false, nil, false},
+	"link to something else": {LinkWrong, func(_ *testing.T, f *faulty) {
+		f.bad.PutString(link(distribution.Revision, f.image), f.second.String())
+	},
+		func(f *faulty) string { return link(distribution.Revision, f.image) }, []string{"multi", "v1"}, false, nil, false},
+	"empty tag": {LinkEmpty, func(_ *testing.T, f *faulty) { f.bad.PutString(current("v1"), "") },
+		func(*faulty) string { return current("v1") }, []string{"v1"}, false, nil, false},
+	"tag with nonsense": {LinkBad, func(_ *testing.T, f *faulty) { f.bad.PutString(current("v1"), "nonsense") },
+		func(*faulty) string { return current("v1") }, []string{"v1"}, false, nil, false},
+	"tag gone": {LinkMissing, func(t *testing.T, f *faulty) { require.NoError(t, f.bad.Delete(t.Context(), current("v1"))) },
+		func(*faulty) string { return current("v1") }, []string{"v1"}, false, nil, false},
+	"no layer link": {LayerLinkMissing, func(t *testing.T, f *faulty) {
+		require.NoError(t, f.bad.Delete(t.Context(), link(distribution.Layer, f.other)))
+	}, func(f *faulty) string { return link(distribution.Layer, f.other) }, []string{"multi", "v1"}, false, nil, false},
+	"tag without manifest": {TagManifestMissing, func(t *testing.T, f *faulty) {
+		require.NoError(t, f.bad.Delete(t.Context(), link(distribution.Revision, f.second)))
+	}, func(*faulty) string { return current("v2") }, []string{"v2"}, false, nil, false},
+	"index without manifest": {ManifestPartMissing, func(t *testing.T, f *faulty) {
+		require.NoError(t, f.bad.Delete(t.Context(), link(distribution.Revision, f.image)))
+	}, func(f *faulty) string { return link(distribution.Revision, f.index) }, []string{"multi"}, false, []Category{TagManifestMissing}, false},
+	"unexpected": {Unexpected, func(_ *testing.T, f *faulty) { f.bad.PutString("repositories/restricted/a/_layers/readme", "?") },
+		func(*faulty) string { return "repositories/restricted/a/_layers/readme" }, nil, false, nil, true},
+}
+
+func TestEachFaultIsFoundNamedAndHealed(t *testing.T) {
+	for name, c := range faults {
+		t.Run(name, func(t *testing.T) {
+			f := newFaulty(t)
+			c.plant(t, f)
+			if c.deep {
+				found, _ := f.audit(t, false)
+				assert.Empty(t, found)
+			}
+			found, _ := f.audit(t, true)
+			require.NotEmpty(t, found)
+			i := slices.IndexFunc(found, func(x Finding) bool { return x.Category == c.category && x.Repository != "restricted/b" })
+			require.GreaterOrEqual(t, i, 0, "%v", found)
+			assert.Equal(t, c.path(f), found[i].Path)
+			assert.Equal(t, c.tags, found[i].Tags)
+			assert.Equal(t, affected, found[i].Repository)
+			assert.NotEmpty(t, found[i].Cure)
+			var others []Category
+			for j, x := range found {
+				if j != i {
+					others = append(others, x.Category)
+				}
+			}
+			assert.Equal(t, c.derived, slices.Compact(others))
+
+			// The mirror of what is found does not carry it.
+			to := &storetest.Memory{}
+			m := &mirror.Mirror{From: mirror.Side{Backend: "old", Store: f.bad}, To: mirror.Side{Backend: "new", Store: to}, SkipBroken: true}
+			_, err := m.Run(t.Context(), mirror.Shard{Prefix: "restricted"}, mirror.Cursor{})
+			require.NoError(t, err)
+			for _, key := range to.Keys() {
+				content, _ := to.Content(key)
+				if p := distribution.Parse(key); p.Kind == distribution.Blob {
+					assert.Equal(t, p.Digest, digest.FromBytes(content))
+				}
+			}
+
+			h := &Healer{Good: mirror.Side{Backend: "new", Store: f.good}, Bad: mirror.Side{Backend: "old", Store: f.bad}}
+			healed, err := h.Heal(t.Context(), found)
+			require.NoError(t, err)
+			after, _ := f.audit(t, true)
+			if c.stays {
+				assert.Len(t, after, len(found))
+				return
+			}
+			assert.Empty(t, after)
+			assert.True(t, healed[i].Healed, healed[i].Unhealed)
+		})
+	}
+}
+
+// Nothing is healed with something that is bad itself.
+func TestABadCopyHealsNothing(t *testing.T) {
+	for name, c := range faults {
+		if c.stays {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			f := newFaulty(t)
+			c.plant(t, f)
+			found, _ := f.audit(t, true)
+			before := map[string]string{}
+			for _, key := range f.bad.Keys() {
+				content, _ := f.bad.Content(key)
+				before[key] = string(content)
+			}
+			f.good, f.bad = f.bad, f.good
+			c.plant(t, f)
+			f.good, f.bad = f.bad, f.good
+			h := &Healer{Good: mirror.Side{Backend: "new", Store: f.good}, Bad: mirror.Side{Backend: "old", Store: f.bad}}
+			healed, err := h.Heal(t.Context(), found)
+			require.NoError(t, err)
+			for _, x := range healed {
+				assert.False(t, x.Healed, x.Path)
+				if !x.Derived {
+					assert.NotEmpty(t, x.Unhealed)
+				}
+			}
+			for _, key := range f.bad.Keys() {
+				content, _ := f.bad.Content(key)
+				assert.Equal(t, before[key], string(content), key)
+			}
+		})
+	}
+}
+
+func TestListingAndObjectDisagreeing(t *testing.T) {
+	f := newFaulty(t)
+	gone := map[string]bool{distribution.BlobKey(f.other): true, link(distribution.Layer, f.layer): true}
+	f.bad.Fault = func(op, key string) error {
+		if gone[key] && (op == "stat" || op == "get") {
+			return objectstore.ErrNotExist
+		}
+		return nil
+	}
+	found, _ := f.audit(t, true)
+	paths := map[string]Category{}
+	for _, x := range found {
+		paths[x.Path] = x.Category
+	}
+	assert.Equal(t, map[string]Category{distribution.BlobKey(f.other): ListedGone, link(distribution.Layer, f.layer): ListedGone}, paths)
+}
+
+func TestATransientFaultIsNoFinding(t *testing.T) {
+	f := newFaulty(t)
+	var asked atomic.Int64
+	f.bad.Fault = func(op, key string) error {
+		if key == distribution.BlobKey(f.other) && op == "stat" && asked.Add(1) == 1 {
+			return objectstore.ErrNotExist
+		}
+		return nil
+	}
+	found, counts := f.audit(t, true)
+	assert.Empty(t, found)
+	assert.EqualValues(t, 1, counts.Transient)
+}
+
+func TestWhatCannotBeAskedIsNoFinding(t *testing.T) {
+	f := newFaulty(t)
+	broken := errors.New("503")
+	f.bad.Fault = func(op, key string) error {
+		if op == "stat" && strings.HasPrefix(key, distribution.Blobs) {
+			return broken
+		}
+		return nil
+	}
+	_, _, err := (&Audit{Side: mirror.Side{Backend: "old", Store: f.bad}}).Run(t.Context(), mirror.Shard{Prefix: "restricted"})
+	require.ErrorIs(t, err, broken)
+}
+
+func TestOrphansAreCounted(t *testing.T) {
+	f := newFaulty(t)
+	o, err := CountOrphans(t.Context(), f.bad)
+	require.NoError(t, err)
+	assert.Zero(t, o.Blobs)
+	f.bad.PutString(distribution.BlobKey(digest.FromString("nobody")), "nobody")
+	f.bad.PutSegmented(distribution.BlobKey(f.layer), "a layer", objectstore.Dynamic, []objectstore.Object{{Key: "registry/segments/used/0000000000000001", Size: 7}})
+	o, err = CountOrphans(t.Context(), f.bad)
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, o.Blobs)
+	assert.EqualValues(t, 6, o.Bytes)
+}
