@@ -36,13 +36,13 @@ const maxObject = 5 << 40
 
 // ensure makes sure that the target holds a blob. It is looked for, and brought, once, however many repositories ask at the same time.
 func (m *Mirror) ensure(ctx context.Context, d digest.Digest) error {
-	if m.presence.known(d) {
+	if m.Known.presence.known(d) {
 		m.counts.present.Add(1)
 		return nil
 	}
-	_, err, _ := m.flights.Do(d.String(), func() (any, error) {
+	_, err, _ := m.Known.flights.Do(d.String(), func() (any, error) {
 		return nil, m.within(ctx, func() error {
-			held, err := m.presence.held(ctx, d)
+			held, err := m.Known.presence.held(ctx, d)
 			if err != nil {
 				return err
 			}
@@ -66,14 +66,14 @@ func (m *Mirror) copyBlob(ctx context.Context, d digest.Digest) error {
 	err := m.reread(d, func(o objectstore.ReadOptions) error { return m.copyOnce(ctx, d, o) })
 	if err == nil {
 		m.counts.blobs.Add(1)
-		m.presence.add(d)
+		m.Known.presence.add(d)
 	}
 	return err
 }
 
 // reread does something that reads content, and once more from the newest copy when that was bad: a store may have answered from an outdated replica.
 func (m *Mirror) reread(d digest.Digest, read func(objectstore.ReadOptions) error) error {
-	if known, ok := m.bad.Load(d); ok {
+	if known, ok := m.Known.bad.Load(d); ok {
 		return known.(*badContent)
 	}
 	err := read(objectstore.ReadOptions{})
@@ -84,7 +84,7 @@ func (m *Mirror) reread(d digest.Digest, read func(objectstore.ReadOptions) erro
 		m.counts.healed.Add(1)
 	}
 	if bad := asBad(err); bad != nil {
-		m.bad.Store(d, bad)
+		m.Known.bad.Store(d, bad)
 	}
 	return err
 }
@@ -160,7 +160,7 @@ func (m *Mirror) ensureManifest(ctx context.Context, d digest.Digest) (parsed di
 		if parsed, err = distribution.ParseManifest(raw); err != nil {
 			return &badContent{registry.Corrupt, err.Error()}
 		}
-		held, err := m.presence.held(ctx, d)
+		held, err := m.Known.presence.held(ctx, d)
 		if err != nil || held {
 			return err
 		}
@@ -168,7 +168,7 @@ func (m *Mirror) ensureManifest(ctx context.Context, d digest.Digest) (parsed di
 			return fmt.Errorf("bring manifest %s to %s: %w", d, m.To.Backend, err)
 		}
 		m.counts.bytes.Add(int64(len(raw)))
-		m.presence.add(d)
+		m.Known.presence.add(d)
 		return nil
 	})
 	return parsed, err

@@ -40,17 +40,24 @@ type Mirror struct {
 	Deletes bool
 	// SkipBroken leaves out what the source cannot serve whole, instead of failing when everything else is done.
 	SkipBroken bool
+	// Known is shared by the Mirrors of one migration that fill the same target at the same time, so that a blob of several shards comes once. Nil means
+	// by itself. It must not outlive them: it is not told when something else removes a blob.
+	Known *Known
 	// Observe is told how far Run has come, every second. Calls do not overlap.
 	Observe func(Cursor)
 
-	once     sync.Once
-	slots    *semaphore.Weighted
-	entries  *semaphore.Weighted
-	large    *semaphore.Weighted
-	flights  singleflight.Group
+	once    sync.Once
+	slots   *semaphore.Weighted
+	entries *semaphore.Weighted
+	large   *semaphore.Weighted
+	counts  struct{ manifests, blobs, present, links, bytes, healed atomic.Int64 }
+}
+
+// Known is what was learned of blobs: which ones the target holds, which are just being brought, and which are bad at the source.
+type Known struct {
 	presence presence
-	bad      sync.Map // digest.Digest → *badBlob, so that what is bad is not read again for each repository
-	counts   struct{ manifests, blobs, present, links, bytes, healed atomic.Int64 }
+	flights  singleflight.Group
+	bad      sync.Map // digest.Digest → *badContent, so that what is bad is not read again for each repository
 }
 
 const (
@@ -68,7 +75,10 @@ func (m *Mirror) init() {
 		m.slots = semaphore.NewWeighted(int64(m.Jobs))
 		m.entries = semaphore.NewWeighted(outstanding)
 		m.large = semaphore.NewWeighted(largeAtOnce)
-		m.presence.init(m.To.Store)
+		if m.Known == nil {
+			m.Known = &Known{}
+		}
+		m.Known.presence.init(m.To.Store)
 	})
 }
 

@@ -39,7 +39,11 @@ const (
 const empty = digest.Digest("sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
 
 func (p *presence) init(store objectstore.Store) {
-	p.store, p.holds, p.doubtful = store, map[fingerprint]struct{}{}, map[fingerprint]struct{}{}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.store == nil {
+		p.store, p.holds, p.doubtful = store, map[fingerprint]struct{}{}, map[fingerprint]struct{}{}
+	}
 }
 
 func (p *presence) known(d digest.Digest) bool {
