@@ -2,10 +2,12 @@
 SHELL := /bin/bash
 GO ?= go
 BIN := bin
+# `make demo LAB=full` runs the demo on Swift and Ceph, with two edges.
+LAB ?= small
 # The lab's S3-like clients and registries break on a set AWS_CA_BUNDLE; nothing here uses AWS.
 unexport AWS_CA_BUNDLE
 
-.PHONY: all build devserver packages packages-lab demo up down test unit lint lab-test histories clean
+.PHONY: all build devserver packages packages-lab demo up down lab lab-down test unit lint lab-test histories clean
 
 all: build
 
@@ -23,14 +25,19 @@ packages-lab: ## Swift, Ceph and what else the full lab runs, nothing autostarte
 	@scripts/packages swift=2.30.* swift-proxy=2.30.* swift-account=2.30.* swift-container=2.30.* swift-object=2.30.* memcached=1.6.* \
 	  ceph-mon=16.2.* ceph-mgr=16.2.* ceph-osd=16.2.* radosgw=16.2.* ceph-common=16.2.* ngircd=26.* prometheus=2.42.* skopeo=1.9.* rclone=1.60.*
 
-demo: packages build devserver ## one prefix migrates, another rolls back, clients at work all the while
-	$(GO) run ./lab/demo demo
+demo: packages $(if $(filter full,$(LAB)),packages-lab) build devserver ## one prefix migrates, another rolls back, clients at work all the while
+	$(GO) run ./lab/demo -lab $(LAB) demo
 
 up: packages build devserver ## the same stack, left running
 	$(GO) run ./lab/demo up
 
 down: ## stop what `make up` left running
 	$(GO) run ./lab/demo down
+
+lab: packages packages-lab build devserver ## all of it, left running: Swift, Ceph, two edges, Prometheus, IRC
+	$(GO) run ./lab/demo -lab full up
+
+lab-down: down ## stop what `make lab` left running
 
 test: lint unit lab-test ## everything CI runs
 

@@ -7,6 +7,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -24,7 +26,7 @@ import (
 // Clients push to and pull from a prefix through the edge all the while, as a site's deploy tool and its nodes do, and record what they see. They retry
 // nothing: a request that fails is a failure.
 type Clients struct {
-	edge   string
+	edges  []string
 	prefix string
 
 	mu       sync.Mutex
@@ -50,8 +52,15 @@ type Seen struct {
 }
 
 // NewClients makes clients of one prefix.
-func NewClients(edge, prefix string) *Clients {
-	return &Clients{edge: strings.TrimPrefix(edge, "http://"), prefix: prefix, pushed: map[string][]string{}, began: map[string][]string{}, moving: map[string]*sync.RWMutex{}}
+func NewClients(edge, prefix string) *Clients { return NewClientsOf([]string{edge}, prefix) }
+
+// NewClientsOf makes clients of one prefix that use several edges, any of them for each push and pull: what one acknowledged the next must serve.
+func NewClientsOf(edges []string, prefix string) *Clients {
+	c := &Clients{prefix: prefix, pushed: map[string][]string{}, began: map[string][]string{}, moving: map[string]*sync.RWMutex{}}
+	for _, edge := range edges {
+		c.edges = append(c.edges, strings.TrimPrefix(edge, "http://"))
+	}
+	return c
 }
 
 // RoundTrip records every request. It makes Clients an http.RoundTripper.
@@ -75,7 +84,7 @@ func (c *Clients) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if err != nil || resp.StatusCode >= 500 {
 		c.Seen.Failed++
-		what := fmt.Sprintf("%s %s %s: ", time.Now().Format("15:04:05.000"), req.Method, req.URL.Path)
+		what := fmt.Sprintf("%s %s %s%s: ", time.Now().Format("15:04:05.000"), req.Method, c.at(req.URL.Host), req.URL.Path)
 		if err != nil {
 			c.failures = append(c.failures, what+err.Error())
 		} else {
@@ -83,6 +92,14 @@ func (c *Clients) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 	}
 	return resp, err
+}
+
+// at names the edge of a request where there are several.
+func (c *Clients) at(host string) string {
+	if len(c.edges) > 1 {
+		return "edge" + strconv.Itoa(slices.Index(c.edges, host)+1) + ":"
+	}
+	return ""
 }
 
 func (c *Clients) fail(format string, args ...any) {
@@ -113,9 +130,10 @@ func (c *Clients) options(ctx context.Context, user string) []remote.Option {
 	}
 }
 
-// Tag names repository:tag of the prefix for these clients.
+// tag names repository:tag at one of the edges.
 func (c *Clients) tag(repositoryAndTag string) (name.Tag, error) {
-	return name.NewTag(c.edge+"/"+repositoryAndTag, name.Insecure)
+	edge := c.edges[rand.IntN(len(c.edges))] //nolint:gosec // which edge to use is no secret
+	return name.NewTag(edge+"/"+repositoryAndTag, name.Insecure)
 }
 
 // lock is held while a tag is read, or, for writing, moved.

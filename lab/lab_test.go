@@ -4,10 +4,6 @@ package lab
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -16,56 +12,15 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"transship/internal/report"
-	"transship/lab/servers"
 	"transship/workflows"
 )
 
-// bin has the programs under test, built by TestMain.
-var bin string
+func TestMain(m *testing.M) { Main(m) }
 
-func TestMain(m *testing.M) {
-	code, err := buildAndRun(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func buildAndRun(m *testing.M) (int, error) {
-	dir, err := os.MkdirTemp("", "transship-bin-")
-	if err != nil {
-		return 0, err
-	}
-	defer os.RemoveAll(dir)
-	bin = dir
-	for name, source := range map[string][2]string{
-		"transship": {"..", "./starter"}, "transship-worker": {"..", "./worker"}, "transship-devserver": {"../devserver", "."},
-	} {
-		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), source[1])
-		cmd.Dir = source[0]
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return 0, fmt.Errorf("build %s: %w: %s", name, err, out)
-		}
-	}
-	return m.Run(), nil
-}
-
-// start brings up a stack for one test. Its logs are shown when the test fails.
-func start(t *testing.T, adapt func(*Settings)) *Stack {
+// start brings up a stack for one test.
+func start(t *testing.T, adapt Adapt, parts ...Part) *Stack {
 	t.Helper()
-	dir := t.TempDir()
-	s, err := Start(t.Context(), Options{Dir: dir, Bin: bin, Adapt: adapt})
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		s.Stop()
-		if t.Failed() {
-			for _, name := range []string{"worker", "edge-worker", "nginx", "devserver"} {
-				t.Logf("--- %s.log ends with:\n%s", name, servers.Tail(filepath.Join(dir, "log", name+".log")))
-			}
-		}
-	})
-	return s
+	return Start(t, adapt, Parts(parts))
 }
 
 func within(t *testing.T, d time.Duration) context.Context {
@@ -77,7 +32,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 // atWork seeds a prefix and keeps clients busy until the returned function is called.
 func atWork(t *testing.T, s *Stack, amount Amount) (*Clients, func()) {
 	t.Helper()
-	c := NewClients(s.Addresses.Edge, "restricted")
+	c := NewClientsOf(s.Addresses.Edges, "restricted")
 	require.NoError(t, c.Seed(t.Context(), amount))
 	ctx, cancel := context.WithCancel(t.Context())
 	var wait sync.WaitGroup

@@ -40,22 +40,38 @@ func quick() Settings {
 var configuration = template.Must(template.New("").Parse(`# Written by the lab. config/example.yaml says what the keys are for.
 temporal: {address: "{{.A.Temporal}}", namespace: {{.A.Namespace}}, ui: "{{.A.UI}}"}
 backends:
-  old: {url: "{{.A.Old}}"}
-  new: {url: "{{.A.New}}"}
+  old:
+    url: "{{.A.Old}}"
+{{- with .A.Stores}}{{with .Swift}}
+    store: {kind: swift, auth_url: "{{.AuthURL}}", username: "{{.Username}}", password: {file: {{$.Dir}}/secrets/swift}, container: {{$.A.Stores.Container}}}
+{{- end}}{{end}}
+  new:
+    url: "{{.A.New}}"
+{{- with .A.Stores}}{{with .Ceph}}
+    store:
+      kind: s3
+      endpoint: "{{.Endpoint}}"
+      region: {{.Region}}
+      bucket: {{$.A.Stores.Bucket}}
+      access_key: {file: {{$.Dir}}/secrets/s3-access}
+      secret_key: {file: {{$.Dir}}/secrets/s3-secret}
+{{- end}}{{end}}
 default_backend: old
 edges:
-  {{.Edge}}:
-    url: "{{.A.Edge}}"
-    username: {{.A.PushUser}}
-    password: {file: {{.Dir}}/secrets/password}
+{{- range .Edges}}
+  {{.Name}}:
+    url: "{{.URL}}"
+    username: {{$.A.PushUser}}
+    password: {file: {{$.Dir}}/secrets/password}
     nginx:
-      directory: {{.Dir}}/nginx/generated
-      test_command: [nginx, -p, {{.Dir}}/nginx, -c, {{.Dir}}/nginx/nginx.conf, -t]
-      reload_command: [nginx, -p, {{.Dir}}/nginx, -c, {{.Dir}}/nginx/nginx.conf, -s, reload]
-    gate: "{{.A.Gate}}"
-    journal: {{.Dir}}/nginx/journal.log
-    traffic: {{.Dir}}/nginx/traffic.log
-    state: {{.Dir}}/edge/{{.Edge}}.json
+      directory: {{.Dir}}/generated
+      test_command: [nginx, -p, {{.Dir}}, -c, {{.Dir}}/nginx.conf, -t]
+      reload_command: [nginx, -p, {{.Dir}}, -c, {{.Dir}}/nginx.conf, -s, reload]
+    gate: "{{.Gate}}"
+    journal: {{.Dir}}/journal.log
+    traffic: {{.Dir}}/traffic.log
+    state: {{.State}}
+{{- end}}
 prefixes:
   - {prefix: restricted, from: old, to: new}
   - {prefix: platform, from: old, to: new}
@@ -88,7 +104,14 @@ func (s *Stack) writeConfig() error {
 	if s.Adapt != nil {
 		s.Adapt(&settings)
 	}
-	for name, content := range map[string]string{"password": Password, "chat": settings.Chat} {
+	secrets := map[string]string{"password": Password, "chat": settings.Chat}
+	if s.has(Swift) {
+		secrets["swift"] = s.Swift.Password
+	}
+	if s.has(Ceph) {
+		secrets["s3-access"], secrets["s3-secret"] = s.Ceph.AccessKey, s.Ceph.SecretKey
+	}
+	for name, content := range secrets {
 		if err := os.WriteFile(s.path("secrets/"+name), []byte(content), 0o600); err != nil {
 			return fmt.Errorf("secrets: %w", err)
 		}
@@ -98,5 +121,5 @@ func (s *Stack) writeConfig() error {
 		return fmt.Errorf("configuration: %w", err)
 	}
 	defer f.Close()
-	return configuration.Execute(f, map[string]any{"A": s.Addresses, "S": settings, "Dir": s.Dir, "Edge": EdgeName})
+	return configuration.Execute(f, map[string]any{"A": s.Addresses, "S": settings, "Dir": s.Dir, "Edges": s.Edges})
 }

@@ -1,38 +1,21 @@
 package lab
 
 import (
-	"context"
 	"crypto/sha1" //nolint:gosec // the format of an htpasswd file
 	"encoding/base64"
 	"fmt"
-	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
-
-	"transship/lab/servers"
 )
-
-// EdgeName is the lab's proxy node.
-const EdgeName = "edge1"
-
-// registry prepares a Docker Distribution on local disk.
-func (s *Stack) registry(name, url string) (*Process, error) {
-	r, err := servers.PrepareRegistry(s.Dir, name, servers.RegistryOptions{Address: strings.TrimPrefix(url, "http://")})
-	if err != nil {
-		return nil, err
-	}
-	return r.Process, nil
-}
 
 // writeSite writes an nginx configuration shaped like a real registry edge: prefixes with passwords of their own, reads split off by a status that
 // nobody else uses, and writes limited to those who may push. transship adds the lines that are marked.
-func (s *Stack) writeSite() error {
+func (e *Edge) writeSite() error {
 	user := ""
 	if os.Geteuid() == 0 {
 		user = "user root;"
 	}
-	generated := s.path("nginx/generated")
+	generated := e.path("generated")
 	prefixed := ""
 	for _, prefix := range []string{"restricted", "platform"} {
 		prefixed += fmt.Sprintf(`
@@ -48,7 +31,7 @@ func (s *Stack) writeSite() error {
       auth_basic "read %[1]s"; auth_basic_user_file %[2]s/read.htpasswd;
       proxy_pass $transship_read_upstream;                         # transship
     }
-`, prefix, s.path("nginx"), generated)
+`, prefix, e.Dir, generated)
 	}
 	site := fmt.Sprintf(`# An edge of the lab.
 %[1]s
@@ -82,10 +65,10 @@ http {
     }
   }
 }
-`, user, s.path("nginx"), generated, strings.TrimPrefix(s.Addresses.Edge, "http://"), prefixed)
+`, user, e.Dir, generated, strings.TrimPrefix(e.URL, "http://"), prefixed)
 	push, pull := credential(PushUser), credential(PullUser)
 	for name, content := range map[string]string{"nginx.conf": site, "push.htpasswd": push, "read.htpasswd": push + pull} {
-		if err := os.WriteFile(s.path("nginx/"+name), []byte(content), 0o644); err != nil {
+		if err := os.WriteFile(e.path(name), []byte(content), 0o644); err != nil {
 			return fmt.Errorf("nginx: %w", err)
 		}
 	}
@@ -95,22 +78,4 @@ http {
 func credential(user string) string {
 	sum := sha1.Sum([]byte(Password)) //nolint:gosec // see the import
 	return user + ":{SHA}" + base64.StdEncoding.EncodeToString(sum[:]) + "\n"
-}
-
-func (s *Stack) nginxCommand(more ...string) []string {
-	return append([]string{"nginx", "-p", s.path("nginx"), "-c", filepath.Join(s.Dir, "nginx/nginx.conf")}, more...)
-}
-
-func (s *Stack) nginx() *Process {
-	return s.process("nginx", func(ctx context.Context) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Addresses.Edge+"/_transship/generation", nil)
-		if err != nil {
-			return err
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		return resp.Body.Close()
-	}, s.nginxCommand()...)
 }

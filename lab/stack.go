@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/client"
+	"golang.org/x/sync/errgroup"
 
 	"transship/config"
 	"transship/lab/servers"
@@ -29,7 +30,12 @@ type Options struct {
 	// Bin is the folder of transship, transship-worker and transship-devserver.
 	Bin string
 	// Adapt changes the configuration before it is written; it may be nil.
-	Adapt func(*Settings)
+	Adapt Adapt
+	// Parts are what runs beyond two registries on local disk behind one edge.
+	Parts Parts
+	// Swift and Ceph are stores that run already, for those parts; the stack starts its own when they are nil.
+	Swift *servers.Swift
+	Ceph  *servers.Ceph
 }
 
 // Stack is a running lab.
@@ -37,21 +43,33 @@ type Stack struct {
 	Options
 	Addresses Addresses
 	Temporal  client.Client
+	// Edges are the proxy nodes; Nginx and EdgeWorker belong to the first.
+	Edges []*Edge
 
 	Old, New, Devserver, Nginx, Worker, EdgeWorker *Process
-	started                                        []*Process
+	// stores end after everything that was started, because that uses them.
+	stores, started servers.Group
+	ownCeph         bool
+	// metrics are what Prometheus asks, by job.
+	metrics map[string]string
 }
 
 // Addresses is where everything is, for people and scripts.
 type Addresses struct {
-	Config    string            `json:"config"`
-	Temporal  string            `json:"temporal"`
-	Namespace string            `json:"namespace"`
-	UI        string            `json:"ui"`
-	Edge      string            `json:"edge"`
-	Old       string            `json:"old"`
-	New       string            `json:"new"`
-	Gate      string            `json:"gate"`
+	Config    string `json:"config"`
+	Temporal  string `json:"temporal"`
+	Namespace string `json:"namespace"`
+	UI        string `json:"ui"`
+	// Edge is the first of Edges.
+	Edge  string   `json:"edge"`
+	Edges []string `json:"edges"`
+	Old   string   `json:"old"`
+	New   string   `json:"new"`
+	// Stores are nil when the registries keep what they have on local disk.
+	Stores     *Stores `json:"stores,omitempty"`
+	Prometheus string  `json:"prometheus,omitempty"`
+	// IRC is host:port.
+	IRC       string            `json:"irc,omitempty"`
 	Reports   string            `json:"reports"`
 	PushUser  string            `json:"push_user"`
 	PullUser  string            `json:"pull_user"`
@@ -66,8 +84,8 @@ const (
 	Password = "lab"
 )
 
-// Start brings a stack up, with everything ready to serve.
-func Start(ctx context.Context, o Options) (*Stack, error) {
+// Up brings a stack up, with everything ready to serve. Tests call Start.
+func Up(ctx context.Context, o Options) (*Stack, error) {
 	if err := present(o.Bin); err != nil {
 		return nil, err
 	}
@@ -87,7 +105,7 @@ func present(bin string) error {
 	var missing []error
 	for _, name := range []string{"nginx", "docker-registry", filepath.Join(bin, "transship"), filepath.Join(bin, "transship-worker"), filepath.Join(bin, "transship-devserver")} {
 		if _, err := exec.LookPath(name); err != nil {
-			missing = append(missing, fmt.Errorf("%w: `make build` and `make tools` provide it", err))
+			missing = append(missing, fmt.Errorf("%w: `make packages build devserver` provides it", err))
 		}
 	}
 	return errors.Join(missing...)
@@ -95,19 +113,22 @@ func present(bin string) error {
 
 // layOut makes the folders and chooses the addresses.
 func (s *Stack) layOut() error {
-	for _, dir := range []string{"log", "old", "new", "temporal", "nginx/generated", "nginx/temp", "edge", "reports", "secrets"} {
-		if err := os.MkdirAll(filepath.Join(s.Dir, dir), 0o755); err != nil {
+	for _, dir := range []string{"log", "old", "new", "temporal", "edge", "reports", "secrets"} {
+		if err := os.MkdirAll(s.path(dir), 0o755); err != nil {
 			return fmt.Errorf("lay out the lab: %w", err)
 		}
 	}
-	free, err := servers.FreePorts(6)
+	free, err := servers.FreePorts(4)
 	if err != nil {
 		return err
 	}
 	s.Addresses = Addresses{
-		Config: s.path("transship.yaml"), Temporal: free[0], Namespace: "transship", UI: "http://" + free[1], Edge: "http://" + free[2],
-		Old: "http://" + free[3], New: "http://" + free[4], Gate: free[5], Reports: s.path("reports"),
+		Config: s.path("transship.yaml"), Temporal: free[0], Namespace: "transship", UI: "http://" + free[1],
+		Old: "http://" + free[2], New: "http://" + free[3], Reports: s.path("reports"),
 		PushUser: PushUser, PullUser: PullUser, Password: Password,
+	}
+	if err := s.layOutEdges(); err != nil {
+		return fmt.Errorf("lay out the lab: %w", err)
 	}
 	return nil
 }
@@ -118,49 +139,36 @@ func (s *Stack) process(name string, ready func(context.Context) error, args ...
 	return &Process{Name: name, Args: args, Log: s.path("log/" + name + ".log"), Ready: ready}
 }
 
-func (s *Stack) run(ctx context.Context, p *Process) error {
-	s.started = append(s.started, p)
-	return p.Start(ctx)
-}
-
 func (s *Stack) start(ctx context.Context) error {
-	if err := errors.Join(s.writeConfig(), s.writeSite()); err != nil {
+	s.Devserver = s.devserver()
+	var starting errgroup.Group
+	starting.Go(func() error { return s.started.Start(ctx, s.Devserver) })
+	starting.Go(func() error { return s.startStores(ctx) })
+	if err := starting.Wait(); err != nil {
+		return err
+	}
+	if err := errors.Join(s.writeConfig(), s.writeSites(), s.prepareRegistries()); err != nil {
+		return err
+	}
+	if err := s.started.Start(ctx, s.Old, s.New); err != nil {
+		return err
+	}
+	if err := s.startEdges(ctx); err != nil {
+		return err
+	}
+	s.Worker = s.process("worker", nil, filepath.Join(s.Bin, "transship-worker"), "--config", s.Addresses.Config, "--role", "workflows", "--role", "mover")
+	if err := s.started.Start(ctx, s.Worker); err != nil {
+		return err
+	}
+	if err := s.startExtras(ctx); err != nil {
 		return err
 	}
 	var err error
-	if s.Old, err = s.registry("old", s.Addresses.Old); err != nil {
-		return err
-	}
-	if s.New, err = s.registry("new", s.Addresses.New); err != nil {
-		return err
-	}
-	s.Devserver = s.devserver()
-	s.EdgeWorker = s.process("edge-worker", s.generated, filepath.Join(s.Bin, "transship-worker"), "--config", s.Addresses.Config, "--edge", EdgeName)
-	s.Nginx = s.nginx()
-	s.Worker = s.process("worker", nil, filepath.Join(s.Bin, "transship-worker"), "--config", s.Addresses.Config, "--role", "workflows", "--role", "mover")
-	// The edge worker writes the files without which nginx does not start.
-	for _, p := range []*Process{s.Devserver, s.Old, s.New, s.EdgeWorker, s.Nginx, s.Worker} {
-		if err := s.run(ctx, p); err != nil {
-			return err
-		}
-	}
 	s.Temporal, err = client.DialContext(ctx, client.Options{HostPort: s.Addresses.Temporal, Namespace: s.Addresses.Namespace, Logger: quiet{}})
 	if err != nil {
 		return fmt.Errorf("connect to the devserver: %w", err)
 	}
-	for _, p := range s.started {
-		s.Addresses.Processes = append(s.Addresses.Processes, servers.Identify(p))
-	}
-	return nil
-}
-
-// generated waits for the files that the edge worker writes.
-func (s *Stack) generated(context.Context) error {
-	for _, name := range []string{"transship_http.conf", "transship_server.conf", "transship_location.conf"} {
-		if _, err := os.Stat(s.path("nginx/generated/" + name)); err != nil {
-			return err
-		}
-	}
+	s.Addresses.Processes = append(s.stores.Running(), s.started.Running()...)
 	return nil
 }
 
@@ -178,9 +186,8 @@ func (s *Stack) Stop() {
 	if s.Temporal != nil {
 		s.Temporal.Close()
 	}
-	for _, p := range slices.Backward(s.started) {
-		p.Stop()
-	}
+	s.started.Stop()
+	s.stores.Stop()
 }
 
 // Leave writes the addresses to a file and leaves everything running.

@@ -29,7 +29,7 @@ type showing struct {
 	broken  []string
 }
 
-func demo(ctx context.Context) (err error) {
+func demo(ctx context.Context, parts lab.Parts) (err error) {
 	bin, err := fresh()
 	if err != nil {
 		return err
@@ -41,8 +41,12 @@ func demo(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	d.say("starting Temporal with its UI, two registries, an nginx edge and two workers")
-	d.stack, err = lab.Start(ctx, lab.Options{Dir: run(), Bin: bin, Adapt: func(s *lab.Settings) {
+	if len(parts) == 0 {
+		d.say("starting Temporal with its UI, two registries, an nginx edge and two workers")
+	} else {
+		d.say("starting Temporal with its UI, Swift, Ceph, a registry on each, two nginx edges, three workers, Prometheus and an IRC server")
+	}
+	d.stack, err = lab.Up(ctx, lab.Options{Dir: run(), Bin: bin, Parts: parts, Adapt: func(s *lab.Settings) {
 		s.Checks = map[string]string{"smoke test of the deploy tool": check}
 	}})
 	if err != nil {
@@ -99,7 +103,7 @@ func (d *showing) say(format string, args ...any) {
 
 func (d *showing) seed(ctx context.Context) error {
 	for prefix, amount := range map[string]lab.Amount{"restricted": lab.Realistic, "platform": lab.Small} {
-		c := lab.NewClients(d.stack.Addresses.Edge, prefix)
+		c := lab.NewClientsOf(d.stack.Addresses.Edges, prefix)
 		d.clients[prefix] = c
 		if err := c.Seed(ctx, amount); err != nil {
 			return err

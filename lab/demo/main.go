@@ -4,11 +4,13 @@ package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"transship/lab"
 )
@@ -16,25 +18,29 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	verb := "demo"
-	if len(os.Args) > 1 {
-		verb = os.Args[1]
-	}
-	var err error
-	switch verb {
-	case "demo":
-		err = demo(ctx)
-	case "up":
-		err = up(ctx)
-	case "down":
-		err = lab.Down(addresses())
-	default:
-		err = fmt.Errorf("unknown verb %q: demo, up or down", verb)
-	}
-	if err != nil {
+	size := flag.String("lab", "small", "what runs: small or full")
+	flag.Parse()
+	if err := do(ctx, *size, flag.Arg(0)); err != nil {
 		stop()
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
+	}
+}
+
+func do(ctx context.Context, size, verb string) error {
+	parts, known := map[string]lab.Parts{"small": nil, "full": lab.Full}[size]
+	if !known {
+		return fmt.Errorf("unknown lab %q: small or full", size)
+	}
+	switch verb {
+	case "", "demo":
+		return demo(ctx, parts)
+	case "up":
+		return up(ctx, parts)
+	case "down":
+		return lab.Down(addresses())
+	default:
+		return fmt.Errorf("unknown verb %q: demo, up or down", verb)
 	}
 }
 
@@ -60,17 +66,19 @@ func fresh() (bin string, err error) {
 	return filepath.Abs("bin")
 }
 
-func up(ctx context.Context) error {
+func up(ctx context.Context, parts lab.Parts) error {
 	bin, err := fresh()
 	if err != nil {
 		return err
 	}
-	stack, err := lab.Start(ctx, lab.Options{Dir: run(), Bin: bin, Adapt: func(s *lab.Settings) { s.Soak, s.Interval, s.Finalize = 0, 5_000_000_000, "ask" }})
+	stack, err := lab.Up(ctx, lab.Options{Dir: run(), Bin: bin, Parts: parts, Adapt: func(s *lab.Settings) {
+		s.Soak, s.Interval, s.Finalize = 0, 5*time.Second, "ask"
+	}})
 	if err != nil {
 		return err
 	}
 	for prefix, amount := range map[string]lab.Amount{"restricted": lab.Realistic, "platform": lab.Small} {
-		if err := lab.NewClients(stack.Addresses.Edge, prefix).Seed(ctx, amount); err != nil {
+		if err := lab.NewClientsOf(stack.Addresses.Edges, prefix).Seed(ctx, amount); err != nil {
 			stack.Stop()
 			return err
 		}
@@ -79,11 +87,23 @@ func up(ctx context.Context) error {
 		stack.Stop()
 		return err
 	}
-	a := stack.Addresses
-	fmt.Printf(`Running: %s has every address.
-  Temporal UI  %s
-  edge         %s   (push as %s, pull as %s, password %s)
-  registries   old %s, new %s
+	show(stack.Addresses)
+	return nil
+}
+
+// show tells a person what runs where, and what to try.
+func show(a lab.Addresses) {
+	fmt.Printf("Running: %s has every address.\n  Temporal UI  %s\n", addresses(), a.UI)
+	for i, edge := range a.Edges {
+		fmt.Printf("  edge %d       %s   (push as %s, pull as %s, password %s)\n", i+1, edge, a.PushUser, a.PullUser, a.Password)
+	}
+	fmt.Printf("  registries   old %s, new %s\n", a.Old, a.New)
+	if a.Stores != nil {
+		fmt.Printf("  Swift        %s   (%s, password %s, container %s)\n", a.Stores.Swift.AuthURL, a.Stores.Swift.Username, a.Stores.Swift.Password, a.Stores.Container)
+		fmt.Printf("  Ceph S3      %s   (key %s, secret %s, bucket %s)\n", a.Stores.Ceph.Endpoint, a.Stores.Ceph.AccessKey, a.Stores.Ceph.SecretKey, a.Stores.Bucket)
+		fmt.Printf("  Prometheus   %s\n  IRC          %s\n", a.Prometheus, a.IRC)
+	}
+	fmt.Printf(`  logs         %s
 Try:
   export TRANSSHIP_CONFIG=%s
   bin/transship doctor
@@ -93,6 +113,5 @@ Try:
   bin/transship approve restricted
   bin/transship rollback restricted      # or: finalize
 make down stops it.
-`, addresses(), a.UI, a.Edge, a.PushUser, a.PullUser, a.Password, a.Old, a.New, a.Config)
-	return nil
+`, filepath.Join(run(), "log"), a.Config)
 }

@@ -22,7 +22,6 @@ type Ceph struct {
 	Region    string `json:"region"`
 	AccessKey string `json:"access_key"`
 	SecretKey string `json:"secret_key"`
-	Bucket    string `json:"bucket,omitempty"`
 	// Dir takes configuration, data and logs.
 	Dir string `json:"dir"`
 
@@ -149,8 +148,9 @@ func (c *Ceph) EnableMetrics(ctx context.Context) (address string, err error) {
 	if err != nil {
 		return "", err
 	}
-	for _, args := range [][]string{
-		{"config", "set", "mgr", "mgr/prometheus/server_addr", "127.0.0.1"}, {"config", "set", "mgr", "mgr/prometheus/server_port", port(free[0])},
+	for _, args := range [][]string{ // by force, because the manager may not have told the monitor yet which modules it has
+		{"config", "set", "mgr", "mgr/prometheus/server_addr", "127.0.0.1", "--force"},
+		{"config", "set", "mgr", "mgr/prometheus/server_port", port(free[0]), "--force"},
 		{"mgr", "module", "enable", "prometheus", "--force"},
 	} {
 		if err := c.ceph(ctx, args...); err != nil {

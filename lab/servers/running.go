@@ -25,13 +25,18 @@ func Identify(p *Process) Running {
 	return Running{Name: p.Name, PID: pid, Started: startTime(pid)}
 }
 
+// Alive reports whether it still runs.
+func (r Running) Alive() bool {
+	return r.PID != 0 && r.Started != "" && startTime(r.PID) == r.Started
+}
+
 // End ends a process of an earlier run, with its children, if it is still the same one.
 func (r Running) End() error {
-	if r.PID == 0 || r.Started == "" || startTime(r.PID) != r.Started {
+	if !r.Alive() {
 		return nil
 	}
 	_ = syscall.Kill(r.PID, syscall.SIGTERM)
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) && startTime(r.PID) == r.Started; {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) && r.Alive(); {
 		time.Sleep(20 * time.Millisecond)
 	}
 	// The group outlives its leader while a child does, and its ID is not given to anybody else for so long.

@@ -24,11 +24,23 @@ type Group struct {
 	started []*Process
 }
 
+// Add takes in processes that were started elsewhere.
+func (g *Group) Add(processes ...*Process) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.started = append(g.started, processes...)
+}
+
+// Processes are the members, in the order in which they were started.
+func (g *Group) Processes() []*Process {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.started)
+}
+
 // Start starts processes side by side, and waits until all are ready.
 func (g *Group) Start(ctx context.Context, processes ...*Process) error {
-	g.mu.Lock()
-	g.started = append(g.started, processes...)
-	g.mu.Unlock()
+	g.Add(processes...)
 	var starting errgroup.Group // without a shared context: the first failure must not blame the others
 	for _, p := range processes {
 		starting.Go(func() error { return p.Start(ctx) })
@@ -38,19 +50,15 @@ func (g *Group) Start(ctx context.Context, processes ...*Process) error {
 
 // Stop ends everything, the last started first.
 func (g *Group) Stop() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, p := range slices.Backward(g.started) {
+	for _, p := range slices.Backward(g.Processes()) {
 		p.Stop()
 	}
 }
 
 // Running lists what runs, in the order in which it was started.
 func (g *Group) Running() []Running {
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	var all []Running
-	for _, p := range g.started {
+	for _, p := range g.Processes() {
 		if r := Identify(p); r.PID != 0 {
 			all = append(all, r)
 		}

@@ -22,10 +22,9 @@ const (
 
 // Swift is a running Swift with one device and one copy of everything: proxy, account, container and object servers, an object updater and memcached.
 type Swift struct {
-	AuthURL   string `json:"auth_url"`
-	Username  string `json:"username"`
-	Password  string `json:"password"`
-	Container string `json:"container,omitempty"`
+	AuthURL  string `json:"auth_url"`
+	Username string `json:"username"`
+	Password string `json:"password"`
 	// Dir takes configuration, rings, data and logs. What is stored lies in srv/d1 below it.
 	Dir string `json:"dir"`
 

@@ -1,0 +1,86 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"transship/lab/servers"
+)
+
+// Edge is one proxy node: an nginx, the worker beside it that hosts its gate, and a folder of their own.
+type Edge struct {
+	Name string
+	URL  string
+	// Gate is where the edge worker listens for nginx.
+	Gate string
+	// Dir has the configuration, the generated files, the journal and the traffic of nginx.
+	Dir string
+	// State is the file in which the edge worker keeps its table.
+	State         string
+	Nginx, Worker *Process
+}
+
+func (e *Edge) path(name string) string { return filepath.Join(e.Dir, name) }
+
+// layOutEdges chooses where the edges are. The first one's processes and folder carry no number, so that most tests need not know of a second.
+func (s *Stack) layOutEdges() error {
+	suffixes := []string{""}
+	if s.has(SecondEdge) {
+		suffixes = append(suffixes, "-2")
+	}
+	free, err := servers.FreePorts(2 * len(suffixes))
+	if err != nil {
+		return err
+	}
+	for i, suffix := range suffixes {
+		e := &Edge{
+			Name: fmt.Sprintf("edge%d", i+1), URL: "http://" + free[2*i], Gate: free[2*i+1],
+			Dir: s.path("nginx" + suffix), State: s.path(fmt.Sprintf("edge/edge%d.json", i+1)),
+		}
+		for _, dir := range []string{"generated", "temp"} {
+			if err := os.MkdirAll(e.path(dir), 0o755); err != nil {
+				return err
+			}
+		}
+		e.Worker = s.process("edge-worker"+suffix, e.generated, filepath.Join(s.Bin, "transship-worker"), "--config", s.Addresses.Config, "--edge", e.Name)
+		e.Nginx = s.process("nginx"+suffix, servers.AnswersHTTP(e.URL+"/_transship/generation"), "nginx", "-p", e.Dir, "-c", e.path("nginx.conf"))
+		s.Edges = append(s.Edges, e)
+		s.Addresses.Edges = append(s.Addresses.Edges, e.URL)
+	}
+	first := s.Edges[0]
+	s.Addresses.Edge, s.EdgeWorker, s.Nginx = first.URL, first.Worker, first.Nginx
+	return nil
+}
+
+func (s *Stack) writeSites() error {
+	var errs []error
+	for _, e := range s.Edges {
+		errs = append(errs, e.writeSite())
+	}
+	return errors.Join(errs...)
+}
+
+// startEdges starts the edges' workers before their nginxes, which do not start without the files that the workers write.
+func (s *Stack) startEdges(ctx context.Context) error {
+	var workers, nginxes []*Process
+	for _, e := range s.Edges {
+		workers, nginxes = append(workers, e.Worker), append(nginxes, e.Nginx)
+	}
+	if err := s.started.Start(ctx, workers...); err != nil {
+		return err
+	}
+	return s.started.Start(ctx, nginxes...)
+}
+
+// generated waits for the files that the edge worker writes.
+func (e *Edge) generated(context.Context) error {
+	for _, name := range []string{"transship_http.conf", "transship_server.conf", "transship_location.conf"} {
+		if _, err := os.Stat(e.path("generated/" + name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
