@@ -24,6 +24,9 @@ type ApplyParams struct {
 	KeptBefore []string `json:"kept_before,omitempty"`
 	// SkipBroken leaves out images that the source cannot serve whole.
 	SkipBroken bool `json:"skip_broken,omitempty"`
+	// Storage carries below the registries, from store to store, where Mark tells what is ours to delete; KeptBefore and Deletes are of no use there.
+	Storage bool   `json:"storage,omitempty"`
+	Mark    string `json:"mark,omitempty"`
 }
 
 // ApplyResult is what a delta came to.
@@ -39,6 +42,9 @@ type ApplyResult struct {
 // ApplyChanges brings what acknowledged writes touched to the target, as it is at the source now: blobs first, then manifests and tags, then
 // deletions. Doing it again changes nothing.
 func (r *Registries) ApplyChanges(ctx context.Context, p ApplyParams) (ApplyResult, error) {
+	if p.Storage {
+		return r.applyStored(ctx, p)
+	}
 	from, to, err := r.pair(p.From, p.To)
 	if err != nil {
 		return ApplyResult{}, err
@@ -174,6 +180,9 @@ func (d *delta) delete(ctx context.Context, repository string, digest v1.Hash, r
 
 // VerifyChanges looks whether the target has what a delta touched, as the source has it. It is cheap: it costs what the delta touched.
 func (r *Registries) VerifyChanges(ctx context.Context, p ApplyParams) ([]registry.Difference, error) {
+	if p.Storage {
+		return r.compareStored(ctx, p)
+	}
 	from, to, err := r.pair(p.From, p.To)
 	if err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"transship/internal/edge"
 	"transship/internal/gate"
 	"transship/internal/notify"
+	"transship/internal/objectstore"
 	"transship/internal/registry"
 	"transship/internal/routing"
 )
@@ -51,7 +52,7 @@ func final(err error) error {
 		return as(routing.RefusedStale)
 	case errors.Is(err, edge.ErrRejected), errors.Is(err, edge.ErrUnwritable):
 		return as(routing.RefusedFiles)
-	case errors.As(err, &answered) && !registry.IsTemporary(err), notify.IsFinal(err):
+	case errors.As(err, &answered) && !registry.IsTemporary(err), objectstore.IsFinal(err), notify.IsFinal(err):
 		return as(KindRefused)
 	}
 	return err

@@ -8,6 +8,7 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 
+	"transship/internal/mirror"
 	"transship/internal/registry"
 )
 
@@ -15,8 +16,13 @@ import (
 type MirrorParams struct {
 	From         string   `json:"from"`
 	To           string   `json:"to"`
-	Repositories []string `json:"repositories"`
-	Jobs         int      `json:"jobs"`
+	Repositories []string `json:"repositories,omitempty"`
+	// Shard, when set, is copied from store to store instead.
+	Shard    *mirror.Shard `json:"shard,omitempty"`
+	Throttle Throttle      `json:"throttle,omitzero"`
+	// Mark tells the links that this migration writes below the registries.
+	Mark string `json:"mark,omitempty"`
+	Jobs int    `json:"jobs"`
 	// SkipBroken leaves out images that the source cannot serve whole.
 	SkipBroken bool   `json:"skip_broken,omitempty"`
 	Cursor     Cursor `json:"cursor"`
@@ -32,11 +38,17 @@ type Cursor struct {
 	Progress registry.Progress  `json:"progress"`
 	Problems []registry.Problem `json:"problems,omitempty"`
 	Vanished int64              `json:"vanished,omitempty"`
+	// Store is how far a shard has come, whose Progress and Problems are shown above as well; Done says that it is complete.
+	Store mirror.Cursor `json:"store,omitzero"`
+	Done  bool          `json:"done,omitempty"`
 }
 
 // MirrorRepositories copies repositories, one after the other, with everything their tags refer to. Cancelled, it ends with a
 // CanceledError whose details are the Cursor to go on from; killed, its next attempt goes on from the last heartbeat.
 func (r *Registries) MirrorRepositories(ctx context.Context, p MirrorParams) (Cursor, error) {
+	if p.Shard != nil {
+		return r.mirrorShard(ctx, p)
+	}
 	from, to, err := r.pair(p.From, p.To)
 	if err != nil {
 		return p.Cursor, err
@@ -81,5 +93,7 @@ func (r *Registries) MirrorRepositories(ctx context.Context, p MirrorParams) (Cu
 	if len(broken) > 0 {
 		return now(), final(&registry.BrokenError{Problems: broken})
 	}
-	return now(), nil
+	end := now()
+	end.Done = true
+	return end, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"transship/internal/mirror"
 	"transship/internal/registry"
 	"transship/internal/report"
 )
@@ -12,8 +13,10 @@ import (
 type PlanParams struct {
 	From         string   `json:"from"`
 	To           string   `json:"to"`
-	Repositories []string `json:"repositories"`
-	Jobs         int      `json:"jobs"`
+	Repositories []string `json:"repositories,omitempty"`
+	// Shard, when set, is a whole prefix that moves from store to store.
+	Shard *mirror.Shard `json:"shard,omitempty"`
+	Jobs  int           `json:"jobs"`
 }
 
 // PlanResult is what it would come to.
@@ -29,6 +32,9 @@ const beforeLimit = 5000
 
 // PlanRepositories reads manifests at both sides and sums up what a mirror would copy. It writes nothing.
 func (r *Registries) PlanRepositories(ctx context.Context, p PlanParams) (PlanResult, error) {
+	if p.Shard != nil {
+		return r.planPrefix(ctx, p)
+	}
 	from, to, err := r.pair(p.From, p.To)
 	if err != nil {
 		return PlanResult{}, err

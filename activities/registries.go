@@ -7,6 +7,7 @@ import (
 
 	"go.temporal.io/sdk/temporal"
 
+	"transship/internal/objectstore"
 	"transship/internal/registry"
 	"transship/internal/routing"
 )
@@ -15,9 +16,12 @@ import (
 type Registries struct {
 	// Backends are the registries of the configuration, by name.
 	Backends map[string]*registry.Registry
+	// Stores are the object stores under those of them whose store we reach.
+	Stores map[string]objectstore.Store
 
 	mu      sync.Mutex
 	holders map[string]*registry.Holders
+	shared  map[string]*sharedKnown
 }
 
 // holdersOf is what this worker knows of where blobs are at a target: repositories are copied by activities of their own, and share base layers.
@@ -71,11 +75,24 @@ type CheckBackendParams struct {
 	Backend string `json:"backend"`
 }
 
-// CheckBackend asks a backend whether it serves us.
+// CheckBackend asks a backend, and its store where it has one, whether it serves us.
 func (r *Registries) CheckBackend(ctx context.Context, p CheckBackendParams) error {
 	backend, err := r.backend(p.Backend)
 	if err != nil {
 		return err
 	}
-	return final(backend.Ping(ctx))
+	if err := backend.Ping(ctx); err != nil {
+		return final(err)
+	}
+	store, ok := r.Stores[p.Backend]
+	if !ok {
+		return nil
+	}
+	defer beat(ctx, func() any { return nil })()
+	for _, err := range store.List(ctx, objectstore.ListOptions{Limit: 1}) {
+		if err != nil {
+			return final(fmt.Errorf("the store of backend %s: %w", p.Backend, err))
+		}
+	}
+	return nil
 }

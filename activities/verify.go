@@ -9,6 +9,7 @@ import (
 
 	"go.temporal.io/sdk/activity"
 
+	"transship/internal/mirror"
 	"transship/internal/registry"
 )
 
@@ -16,10 +17,14 @@ import (
 type VerifyParams struct {
 	From         string   `json:"from"`
 	To           string   `json:"to"`
-	Repositories []string `json:"repositories"`
-	Jobs         int      `json:"jobs"`
-	Deep         bool     `json:"deep,omitempty"`
-	AllowExtra   bool     `json:"allow_extra,omitempty"`
+	Repositories []string `json:"repositories,omitempty"`
+	// Shard, when set, is compared in the stores instead.
+	Shard      *mirror.Shard `json:"shard,omitempty"`
+	Jobs       int           `json:"jobs"`
+	Deep       bool          `json:"deep,omitempty"`
+	AllowExtra bool          `json:"allow_extra,omitempty"`
+	// LeftProblems are why those in Left were left out: what needs the same broken content was left out with them.
+	LeftProblems []registry.Problem `json:"left_problems,omitempty"`
 	// Left names the tags, as repository:tag, that were left out because the source cannot serve them whole.
 	Left []string `json:"left,omitempty"`
 }
@@ -46,6 +51,9 @@ func (v *VerifyResult) add(c registry.Check, problems []registry.Problem) {
 
 // VerifyRepositories compares repositories of two backends: every tag resolves to the same digest, and the target has all that it needs.
 func (r *Registries) VerifyRepositories(ctx context.Context, p VerifyParams) (VerifyResult, error) {
+	if p.Shard != nil {
+		return r.verifyShard(ctx, p)
+	}
 	from, to, err := r.pair(p.From, p.To)
 	if err != nil {
 		return VerifyResult{}, err
@@ -68,13 +76,18 @@ func (r *Registries) VerifyRepositories(ctx context.Context, p VerifyParams) (Ve
 // AuditParams says what to look at.
 type AuditParams struct {
 	Backend      string   `json:"backend"`
-	Repositories []string `json:"repositories"`
-	Jobs         int      `json:"jobs"`
-	Deep         bool     `json:"deep,omitempty"`
+	Repositories []string `json:"repositories,omitempty"`
+	// Shard, when set, is looked at in the store instead.
+	Shard *mirror.Shard `json:"shard,omitempty"`
+	Jobs  int           `json:"jobs"`
+	Deep  bool          `json:"deep,omitempty"`
 }
 
 // AuditRepositories looks whether a backend can serve every tag of its repositories whole.
 func (r *Registries) AuditRepositories(ctx context.Context, p AuditParams) (VerifyResult, error) {
+	if p.Shard != nil {
+		return r.auditShard(ctx, p)
+	}
 	backend, err := r.backend(p.Backend)
 	if err != nil {
 		return VerifyResult{}, err

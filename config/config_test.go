@@ -51,13 +51,16 @@ func TestExampleLoadsWithEverythingUncommented(t *testing.T) {
 	text := regexp.MustCompile(`(?m)^( *)# ( *(?:- )?\{?[a-z_]+:.*)$`).ReplaceAllString(string(raw), "$1$2")
 	text = strings.ReplaceAll(text, "/etc/ssl/registry-ca.pem", ca)
 	text = strings.ReplaceAll(text, "/etc/transship/pager-url", ca)
-	for _, name := range []string{"TEMPORAL_API_KEY", "OLD_REGISTRY_PASSWORD", "PROBE_PASSWORD", "SLACK_WEBHOOK", "PAGER_TOKEN"} {
+	for _, name := range []string{"TEMPORAL_API_KEY", "OLD_REGISTRY_PASSWORD", "SWIFT_KEY", "S3_ACCESS_KEY", "S3_SECRET_KEY", "PROBE_PASSWORD", "SLACK_WEBHOOK", "PAGER_TOKEN"} {
 		require.Contains(t, text, name)
 		t.Setenv(name, "x")
 	}
 	c, err := Load(write(t, text), nil, NeedSecrets)
 	require.NoError(t, err)
 	assert.Len(t, c.Notifications, 3)
+	assert.Equal(t, "files/docker/registry/v2/", c.Backends["old"].Store.Root)
+	assert.Equal(t, "s3", c.Backends["new"].Store.Kind)
+	assert.True(t, c.Stored(Move{From: "old", To: "new"}))
 	assert.Equal(t, "Europe/Berlin", c.Policy.Approval.Window.Timezone)
 	assert.Equal(t, "deploy smoke test", c.Policy.Checks.HTTP[0].Name)
 }
@@ -172,4 +175,30 @@ func TestMove(t *testing.T) {
 func TestAFileThatIsNotThereSaysHowToNameOne(t *testing.T) {
 	_, err := Load("/nowhere/transship.yaml", nil, NeedSecrets)
 	require.ErrorContains(t, err, "--config")
+}
+
+func TestAStoreSaysWhatItNeeds(t *testing.T) {
+	t.Setenv("SET", "x")
+	store := func(yaml string) []string {
+		return mistakes(t, `
+backends: {old: {url: "http://127.0.0.1:5001", store: `+yaml+`}}
+default_backend: old
+edges: {edge1: {url: http://127.0.0.1:8000}}
+`)
+	}
+	for yaml, want := range map[string]string{
+		`{kind: tape}`:          `backends.old.store.kind: is "tape"; write swift, s3 or filesystem`,
+		`{container: registry}`: "backends.old.store.kind: is missing",
+		`{kind: swift, username: u, container: c, password: {env: SET}}`:                                                     "backends.old.store.auth_url: is missing",
+		`{kind: swift, auth_url: "127.0.0.1:8080", username: u, container: c, password: {env: SET}}`:                         "backends.old.store.auth_url: is",
+		`{kind: swift, auth_url: "http://127.0.0.1:8080/auth/v1.0", username: u, container: c}`:                              "backends.old.store.password: is missing",
+		`{kind: s3, endpoint: "http://127.0.0.1:7480", bucket: b, access_key: {env: SET}}`:                                   "backends.old.store.secret_key: is missing",
+		`{kind: s3, endpoint: "http://127.0.0.1:7480", access_key: {env: SET}, secret_key: {env: SET}}`:                      "backends.old.store.bucket: is missing",
+		`{kind: filesystem, path: registry}`:                                                                                 "backends.old.store.path: is",
+		`{kind: filesystem, path: /r, root: ../x}`:                                                                           "backends.old.store.root: is",
+		`{kind: filesystem, path: /r, bandwidth: -1}`:                                                                        "backends.old.store.bandwidth: is -1",
+		`{kind: swift, auth_url: "http://127.0.0.1:8080/auth/v1.0", username: u, container: c, password: {env: UNSET_HERE}}`: "UNSET_HERE",
+	} {
+		assert.Contains(t, strings.Join(store(yaml), "\n"), want, yaml)
+	}
 }

@@ -61,6 +61,11 @@ func (c *Config) Move(prefix, from, to string) (Move, error) {
 	return m, nil
 }
 
+// Stored reports whether a move can go below the registries: both backends have an object store.
+func (c *Config) Stored(m Move) bool {
+	return c.Backends[m.From].Store.Set() && c.Backends[m.To].Store.Set()
+}
+
 // EdgeNames returns the names of all edges, sorted.
 func (c *Config) EdgeNames() []string { return slices.Sorted(maps.Keys(c.Edges)) }
 

@@ -30,18 +30,20 @@ func (a *app) completePrefix(_ *cobra.Command, args []string, typed string) ([]s
 func (a *app) backendFlags(c *cobra.Command, from, to *string) {
 	c.Flags().StringVar(from, "from", "", "`BACKEND` that serves the prefix now")
 	c.Flags().StringVar(to, "to", "", "`BACKEND` to move it to")
-	offer := func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		loaded, err := a.load(config.IgnoreSecrets)
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		return loaded.BackendNames(), cobra.ShellCompDirectiveNoFileComp
-	}
 	for _, flag := range []string{"from", "to"} {
-		if err := c.RegisterFlagCompletionFunc(flag, offer); err != nil {
+		if err := c.RegisterFlagCompletionFunc(flag, a.completeBackend); err != nil {
 			panic(err) // the flag is declared above
 		}
 	}
+}
+
+// completeBackend offers the backends of the configuration.
+func (a *app) completeBackend(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	c, err := a.load(config.IgnoreSecrets)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return c.BackendNames(), cobra.ShellCompDirectiveNoFileComp
 }
 
 // fixed offers the values of a flag that takes few.

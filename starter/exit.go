@@ -20,7 +20,7 @@ const (
 	exitUsage       = 2 // the command line or the configuration
 	exitRefused     = 3 // a conflict with another migration, or a command that makes no sense now
 	exitUnreachable = 4 // Temporal, or a worker
-	exitTrouble     = 5 // not finalized, blocked, or something for the doctor
+	exitTrouble     = 5 // not finalized, blocked, different, bad, or something for the doctor
 )
 
 func exitCodesTopic() *cobra.Command {
@@ -35,7 +35,7 @@ func exitCodesTopic() *cobra.Command {
   3  refused: another migration has the prefix, or the command makes no sense in the present state
   4  Temporal or a worker did not answer
   5  the migration that was waited for ended otherwise than finalized (migrate --wait, status --watch),
-     the plan is blocked (plan), or something needs a cure (doctor)
+     the plan is blocked (plan), both sides differ (verify), something is bad (audit), or something needs a cure (doctor)
 
 Errors go to standard error. With --output json they are objects there: {"error": "...", "kind": "..."}, where kind is
 unexpected, usage, refused, unreachable or trouble.`,

@@ -98,7 +98,7 @@ func (a *app) migrate(ctx context.Context, prefix, from, to string, wait bool) e
 // migrateInput is the migration that the configuration describes.
 func migrateInput(c *config.Config, move config.Move, operator string) workflows.MigrateInput {
 	in := workflows.MigrateInput{
-		Prefix: move.Prefix, From: move.From, To: move.To, Repositories: move.Repositories, Probe: move.Probe,
+		Prefix: move.Prefix, From: move.From, To: move.To, Storage: c.Stored(move), Repositories: move.Repositories, Probe: move.Probe,
 		Default: c.DefaultBackend, Edges: c.EdgeNames(), Policy: c.Policy, Operator: operator,
 		Link: link(c, workflows.MigrateID(move.Prefix), ""),
 	}

@@ -15,6 +15,7 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
+	"transship/internal/report"
 	"transship/workflows"
 )
 
@@ -117,6 +118,16 @@ func writePlan(w io.Writer, r workflows.DryRunResult, from, to string, files boo
 		{"blobs", fmt.Sprintf("%d, %s; of which %s has %d, %s", p.Blobs, bytesOf(p.Bytes), to, p.BlobsPresent, bytesOf(p.BytesPresent))},
 		{"to copy", bytesOf(p.Missing()) + " at most"},
 	}
+	if p.Plane == report.Storage {
+		t.row("of these bytes", fmt.Sprintf("%s only this prefix needs, %s other prefixes of %s share", bytesOf(p.Bytes-p.BytesShared), bytesOf(p.BytesShared), from))
+		t.row("objects", fmt.Sprintf("%d in the store, of which %s has %d", p.Objects, to, p.ObjectsPresent))
+		t.row("moves", "from store to store, below the registries")
+	} else {
+		t.row("moves", "through the registries")
+	}
+	if p.Takes > 0 {
+		t.row("takes", fmt.Sprintf("about %s, from reading %d blobs of %s with as many requests at once as the mirror makes; writing may be what takes longer", took(p.Takes.Round(time.Second)), p.Sample, from))
+	}
 	for _, e := range r.Edges {
 		what := "its nginx knows the prefix: no reload"
 		if e.Changes {
@@ -134,6 +145,7 @@ func writePlan(w io.Writer, r workflows.DryRunResult, from, to string, files boo
 		{"tags that " + to + " has with another digest, which the mirror replaces", p.Changed},
 		{"tags that only " + to + " has", p.Extra},
 		{"images that " + from + " cannot serve whole", p.Broken},
+		{"keys in the store of " + from + " that no registry writes; they stay where they are", p.Unexpected},
 		{"BLOCKED", p.Blockers},
 	} {
 		if len(list.names) == 0 {

@@ -21,6 +21,10 @@ func work(ctx context.Context, c *config.Config, temporal client.Client, roles [
 	if err != nil {
 		return err
 	}
+	stores, err := connect.Stores(ctx, c)
+	if err != nil {
+		return err
+	}
 	var workers []worker.Worker
 	add := func(queue string, options worker.Options) worker.Worker {
 		// Heartbeats carry a pause to long copies: they may not be saved up for long.
@@ -49,7 +53,7 @@ func work(ctx context.Context, c *config.Config, temporal client.Client, roles [
 	}
 	if slices.Contains(roles, roleMover) {
 		w := add(workflows.MoverQueue, worker.Options{MaxConcurrentActivityExecutionSize: 16, DisableWorkflowWorker: true})
-		w.RegisterActivity(&activities.Registries{Backends: backends})
+		w.RegisterActivity(&activities.Registries{Backends: backends, Stores: stores})
 	}
 	if node != nil {
 		w := add(workflows.EdgeQueue(node.name), worker.Options{DisableWorkflowWorker: true})

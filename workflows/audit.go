@@ -4,107 +4,181 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/dustin/go-humanize"
 	"go.temporal.io/sdk/workflow"
 
 	"transship/activities"
-	"transship/internal/notify"
+	"transship/internal/audit"
+	"transship/internal/mirror"
 	"transship/internal/policy"
-	"transship/internal/registry"
 )
 
-// auditSource looks whether the source can serve every tag whole, and lets policy decide what to do about those it cannot.
-func (m *migration) auditSource(ctx workflow.Context) error {
-	var problems []registry.Problem
-	var found activities.VerifyResult
-	err := m.pausable(ctx, func(ctx workflow.Context) error {
-		problems, found = nil, activities.VerifyResult{}
-		return m.inBatches(ctx, m.state.Repositories, func(ctx workflow.Context, batch []string) error {
-			var a *activities.Registries
-			var part activities.VerifyResult
-			p := activities.AuditParams{Backend: m.From, Repositories: batch, Jobs: m.Policy.Mirror.Jobs, Deep: m.Policy.Audit.Deep}
-			err := workflow.ExecuteActivity(onMover(ctx, 0, summarize("audit", batch)), a.AuditRepositories, p).Get(ctx, &part)
-			problems = append(problems, part.Problems...)
-			found.Check = found.Check.Add(part.Check)
+// AuditInput says what to look at, and whether to heal it.
+type AuditInput struct {
+	Backend string `json:"backend"`
+	// Prefix of the repositories; empty is the whole backend, whose orphans are counted then as well.
+	Prefix string `json:"prefix,omitempty"`
+	// Deep reads and hashes every byte.
+	Deep bool `json:"deep,omitempty"`
+	// Heal copies good copies from backend From over what is bad.
+	Heal bool   `json:"heal,omitempty"`
+	From string `json:"from,omitempty"`
+	// Mirror bounds the work.
+	Mirror   policy.Mirror `json:"mirror"`
+	Operator string        `json:"operator"`
+}
+
+// AuditResult is what an audit found.
+type AuditResult struct {
+	Backend string        `json:"backend"`
+	Prefix  string        `json:"prefix,omitempty"`
+	Deep    bool          `json:"deep,omitempty"`
+	Counts  audit.Counts  `json:"counts"`
+	Shards  int           `json:"shards"`
+	Done    int           `json:"done"`
+	Took    time.Duration `json:"took_ns"`
+	// Findings are the first maxFindings; Found counts all.
+	Findings []audit.Finding `json:"findings,omitempty"`
+	Found    int             `json:"found"`
+	Healed   int             `json:"healed,omitempty"`
+	// HealedFrom is the backend that the copies came from.
+	HealedFrom string         `json:"healed_from,omitempty"`
+	Orphans    *audit.Orphans `json:"orphans,omitempty"`
+}
+
+// Bad counts the findings that concern what clients may ask for and that were not healed.
+func (r *AuditResult) Bad() int {
+	bad := r.Found - len(r.Findings)
+	for _, f := range r.Findings {
+		if f.Category.Breaks() && !f.Healed && !(f.Derived && r.Healed > 0) {
+			bad++
+		}
+	}
+	return bad
+}
+
+// maxFindings bounds a result: Temporal takes 2 MB.
+const maxFindings = 2000
+
+// QueryAudit answers with the AuditResult so far.
+const QueryAudit = "audit"
+
+// AuditID is the workflow ID of the audit of a backend, or of a prefix of it: Temporal refuses a second one.
+func AuditID(backend, prefix string) string {
+	if prefix == "" {
+		return "audit/" + backend
+	}
+	return "audit/" + backend + "/" + prefix
+}
+
+// Audit looks whether the object store under a backend holds what its registry needs, and heals what is bad when told to. It changes nothing otherwise.
+func Audit(ctx workflow.Context, in AuditInput) (AuditResult, error) {
+	result := AuditResult{Backend: in.Backend, Prefix: in.Prefix, Deep: in.Deep}
+	began := workflow.Now(ctx)
+	if err := workflow.SetQueryHandler(ctx, QueryAudit, func() (AuditResult, error) { return result, nil }); err != nil {
+		return result, err
+	}
+	show := func() { workflow.SetCurrentDetails(ctx, result.details()) }
+	p := policy.Policy{Mirror: in.Mirror}
+	shards, err := listShards(ctx, in.Backend, in.Prefix, p)
+	if err != nil {
+		return result, err
+	}
+	if len(shards) == 0 && in.Prefix != "" {
+		return result, refusal("Nothing", "backend %s has no repository under %s: check the prefix", in.Backend, in.Prefix)
+	}
+	result.Shards = len(shards)
+	err = inBatches(ctx, in.Mirror.Repositories, shards, func(ctx workflow.Context, s mirror.Shard) error {
+		var a *activities.Registries
+		var part activities.AuditStoreResult
+		q := activities.AuditStoreParams{Backend: in.Backend, Shard: s, Deep: in.Deep, Jobs: in.Mirror.Jobs}
+		err := workflow.ExecuteActivity(onMover(ctx, 0, "audit "+s.String()), a.AuditStore, q).Get(ctx, &part)
+		if err != nil {
 			return err
-		})
+		}
+		result.Counts = result.Counts.Add(part.Counts)
+		result.Found += part.Found
+		result.Findings = append(result.Findings, part.Findings[:min(len(part.Findings), max(0, maxFindings-len(result.Findings)))]...)
+		result.Done++
+		show()
+		return nil
 	})
 	if err != nil {
-		return err
+		return result, err
 	}
-	m.state.Report.Checks.Audited = found.Check
-	m.note("%d tags, %d manifests, %d blobs; %d problems", found.Check.Tags, found.Check.Manifests, found.Check.Blobs, len(problems))
-	return m.judgeBroken(ctx, problems)
-}
-
-// judgeBroken stops the migration for images that the source cannot serve whole, or leaves them out.
-func (m *migration) judgeBroken(ctx workflow.Context, problems []registry.Problem) error {
-	fresh := slices.DeleteFunc(slices.Clone(problems), func(p registry.Problem) bool {
-		return slices.ContainsFunc(m.state.Report.Left, func(known registry.Problem) bool {
-			return known.Repository == p.Repository && known.Digest == p.Digest && slices.Equal(known.Tags, p.Tags)
-		})
-	})
-	if len(fresh) == 0 {
-		return nil
-	}
-	lines := make([]string, len(fresh))
-	for i := range fresh {
-		lines[i] = fresh[i].Error()
-	}
-	m.state.Report.Left = append(m.state.Report.Left, fresh...)
-	if m.Policy.Audit.Broken == policy.Skip {
-		m.decide("transship", fmt.Sprintf("left out %d broken images, as policy.audit.broken says", len(fresh)), strings.Join(lines, "; "))
-		m.tell(ctx, notify.Warning, "broken images are left out", strings.Join(lines, "\n"))
-		return nil
-	}
-	return refusal(activities.KindBroken, "backend %s cannot serve everything under %s whole: %s. Heal or delete these, or set policy.audit.broken to skip to go on without them",
-		m.From, m.Prefix, strings.Join(lines, "; "))
-}
-
-// left names the tags that are left out, as repository:tag.
-func (m *migration) left() []string {
-	var names []string
-	for _, p := range m.state.Report.Left {
-		for _, tag := range p.Tags {
-			names = append(names, p.Repository+":"+tag)
+	slices.SortStableFunc(result.Findings, func(a, b audit.Finding) int { return strings.Compare(a.Repository, b.Repository) })
+	if in.Heal && len(result.Findings) > 0 {
+		if err := result.heal(ctx, in); err != nil {
+			return result, err
 		}
 	}
-	return names
+	if in.Prefix == "" {
+		var a *activities.Registries
+		err := workflow.ExecuteActivity(onMover(ctx, 0, "count orphans of "+in.Backend), a.CountOrphans, activities.CountOrphansParams{Backend: in.Backend}).Get(ctx, &result.Orphans)
+		if err != nil {
+			return result, err
+		}
+	}
+	result.Took = workflow.Now(ctx).Sub(began)
+	show()
+	return result, nil
 }
 
-// inBatches spreads repositories over movers: a few batches are under way at once, and the first failure ends the others.
-func (m *migration) inBatches(ctx workflow.Context, repositories []string, work func(workflow.Context, []string) error) error {
-	ctx, cancel := workflow.WithCancel(ctx)
-	defer cancel()
-	parallel := m.Policy.Mirror.Repositories
-	size := min(50, max(1, len(repositories)/(4*parallel)))
-	slots := workflow.NewSemaphore(ctx, int64(parallel))
-	pending := workflow.NewWaitGroup(ctx)
-	var failed error
-	for batch := range slices.Chunk(repositories, size) {
-		if err := slots.Acquire(ctx, 1); err != nil || failed != nil {
+// healAtOnce is how many findings one activity heals.
+const healAtOnce = 100
+
+// heal makes good what was found. Causes come before what follows from them, within all that is healed at once.
+func (r *AuditResult) heal(ctx workflow.Context, in AuditInput) error {
+	r.HealedFrom = in.From
+	var all []audit.Finding
+	for part := range slices.Chunk(r.Findings, healAtOnce) {
+		var a *activities.Registries
+		var healed []audit.Finding
+		p := activities.HealStoreParams{
+			Backend: in.Backend, From: in.From, Findings: part, Jobs: in.Mirror.Jobs,
+			Mark: "heal-" + workflow.GetInfo(ctx).WorkflowExecution.RunID,
+		}
+		if err := workflow.ExecuteActivity(onMover(ctx, 0, fmt.Sprintf("heal %d findings from %s", len(part), in.From)), a.HealStore, p).Get(ctx, &healed); err != nil {
+			return err
+		}
+		all = append(all, healed...)
+	}
+	r.Findings, r.Healed = all, 0
+	for _, f := range all {
+		if f.Healed {
+			r.Healed++
+		}
+	}
+	return nil
+}
+
+// details are what the Temporal UI shows.
+func (r *AuditResult) details() string {
+	var b strings.Builder
+	what := r.Backend
+	if r.Prefix != "" {
+		what += ": " + r.Prefix
+	}
+	fmt.Fprintf(&b, "### Audit of %s\n\n%d of %d shards. %d repositories, %d tags, %d manifests, %d blobs, %s; %d findings, %d healed.\n\n",
+		what, r.Done, r.Shards, r.Counts.Repositories, r.Counts.Tags, r.Counts.Manifests, r.Counts.Blobs, humanize.IBytes(uint64(max(0, r.Counts.Bytes))), r.Found, r.Healed)
+	if len(r.Findings) > 0 {
+		b.WriteString("| category | repository | tags | path | |\n|---|---|---|---|---|\n")
+	}
+	for i, f := range r.Findings {
+		if i == 30 {
+			fmt.Fprintf(&b, "\n… and %d more\n", r.Found-i)
 			break
 		}
-		pending.Add(1)
-		workflow.Go(ctx, func(ctx workflow.Context) {
-			defer pending.Done()
-			defer slots.Release(1)
-			if err := work(ctx, batch); err != nil && failed == nil {
-				failed = err
-				cancel()
-			}
-		})
+		state := f.Unhealed
+		if f.Healed {
+			state = "healed"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | `%s` | %s |\n", f.Category, f.Repository, strings.Join(f.Tags, ", "), f.Path, state)
 	}
-	pending.Wait(ctx)
-	if failed == nil {
-		failed = ctx.Err()
+	if o := r.Orphans; o != nil {
+		fmt.Fprintf(&b, "\nReferred to by nothing: %d blobs (%s), %d segments (%s).\n", o.Blobs, humanize.IBytes(uint64(max(0, o.Bytes))), o.Segments, humanize.IBytes(uint64(max(0, o.SegmentBytes))))
 	}
-	return failed
-}
-
-func summarize(what string, batch []string) string {
-	if len(batch) == 1 {
-		return what + " " + batch[0]
-	}
-	return fmt.Sprintf("%s %s and %d more", what, batch[0], len(batch)-1)
+	return b.String()
 }

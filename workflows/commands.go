@@ -23,6 +23,7 @@ func (m *migration) listen(ctx workflow.Context) error {
 		{UpdateRollback, m.mayRollBack, m.orderRollback},
 		{UpdateAbort, m.mayAbort, m.abort},
 		{UpdateFinalize, m.mayFinalize, m.orderFinalize},
+		{UpdateThrottle, m.mayThrottle, m.throttle},
 	} {
 		if err != nil {
 			return fmt.Errorf("migration: %w", err)

@@ -89,7 +89,8 @@ func TestAMigrationThatWaitsForApprovalGoesOnInANewRun(t *testing.T) {
 	var approved *reply
 	w.before["ReadJournal"] = func(call int) error {
 		if call == reads+3 {
-			approved = w.orderIn(UpdateApprove, ann)
+			approved = w.order(UpdateApprove, ann)
+			<-approved.heard
 		}
 		return nil
 	}

@@ -223,7 +223,7 @@ func (m *migration) verifyLast(ctx workflow.Context) error {
 	}
 	var a *activities.Registries
 	var differences []registry.Difference
-	p := activities.ApplyParams{From: m.serving(), To: m.other(), Changes: m.changes, Jobs: m.Policy.Mirror.Jobs}
+	p := activities.ApplyParams{From: m.serving(), To: m.other(), Changes: m.changes, Jobs: m.Policy.Mirror.Jobs, Storage: m.Storage}
 	err := workflow.ExecuteActivity(onMover(ctx, m.remaining(ctx), "compare what the last delta touched"), a.VerifyChanges, p).Get(ctx, &differences)
 	if err != nil {
 		return err

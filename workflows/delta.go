@@ -96,7 +96,7 @@ func (m *migration) apply(ctx workflow.Context, from, to string, changes []journ
 	// The source may have had what is deleted there before this migration began; the old backend, going back, always had.
 	p := activities.ApplyParams{
 		From: from, To: to, Changes: changes, Jobs: m.Policy.Mirror.Jobs, Deletes: from == m.From, KeptBefore: m.state.Before,
-		SkipBroken: m.Policy.Audit.Broken == policy.Skip,
+		SkipBroken: m.Policy.Audit.Broken == policy.Skip, Storage: m.Storage, Mark: m.mark(),
 	}
 	err := workflow.ExecuteActivity(onMover(ctx, limit, "carry over from "+from), a.ApplyChanges, p).Get(ctx, &result)
 	m.deltas(from).Bytes += result.Progress.Bytes
@@ -111,15 +111,8 @@ func (m *migration) apply(ctx workflow.Context, from, to string, changes []journ
 func (m *migration) compareInstead(ctx workflow.Context, from, to, edgeName string) error {
 	m.deltas(from).Comparisons++
 	m.decide("transship", "compares "+from+" with "+to+" instead of reading the journal", "the journal of edge "+edgeName+" does not go back to the last delta")
-	var a *activities.Registries
-	var found []string
-	list := activities.ListRepositoriesParams{Backend: from, Prefix: m.Prefix}
-	err := workflow.ExecuteActivity(onMover(ctx, time.Hour, "list "+m.Prefix.String()+" at "+from), a.ListRepositories, list).Get(ctx, &found)
-	if err != nil {
+	if err := m.list(ctx, from); err != nil {
 		return err
-	}
-	if len(m.Repositories) == 0 {
-		m.state.Repositories = found
 	}
 	done, problems, err := m.copyAll(ctx, from, to, func(registry.Progress) {})
 	m.deltas(from).Bytes += done.Bytes

@@ -8,7 +8,9 @@ import (
 
 	"go.temporal.io/sdk/temporal"
 
+	"transship/activities"
 	"transship/internal/journal"
+	"transship/internal/mirror"
 	"transship/internal/policy"
 	"transship/internal/report"
 	"transship/internal/routing"
@@ -71,7 +73,9 @@ type MigrateInput struct {
 	Prefix routing.Prefix `json:"prefix"`
 	From   string         `json:"from"`
 	To     string         `json:"to"`
-	// Repositories is set where the registry has no catalog.
+	// Storage says that both backends have an object store that movers reach: images move below the registries.
+	Storage bool `json:"storage,omitempty"`
+	// Repositories is set where the registry has no catalog; of no use with Storage.
 	Repositories []string `json:"repositories,omitempty"`
 	// Probe is the repository that probes push to.
 	Probe string `json:"probe"`
@@ -96,6 +100,8 @@ const (
 	UpdateRollback = "rollback"
 	UpdateAbort    = "abort"
 	UpdateFinalize = "finalize"
+	// UpdateThrottle changes Command.Throttle's bounds while a migration runs.
+	UpdateThrottle = "throttle"
 	// QueryStatus answers with a Status.
 	QueryStatus = "status"
 )
@@ -106,6 +112,8 @@ type Command struct {
 	Reason string `json:"reason,omitempty"`
 	// AcceptLoss lets a rollback go on although the target cannot give back what was pushed to it; only for rollback.
 	AcceptLoss bool `json:"accept_loss,omitempty"`
+	// Throttle is what all movers together may ask of each store from now on, without bound where it is 0; only for throttle.
+	Throttle activities.Throttle `json:"throttle,omitzero"`
 }
 
 // Answer says what a command did.
@@ -129,8 +137,11 @@ type Status struct {
 type State struct {
 	// Next is the index of the next step.
 	Next int `json:"next"`
-	// Repositories are those of the mirror.
-	Repositories []string `json:"repositories,omitempty"`
+	// Repositories are those of the mirror; with Storage, it is Shards.
+	Repositories []string       `json:"repositories,omitempty"`
+	Shards       []mirror.Shard `json:"shards,omitempty"`
+	// Throttle bounds what all movers together ask of each store.
+	Throttle activities.Throttle `json:"throttle,omitzero"`
 	// Before names manifests that the target had before.
 	Before []string `json:"before,omitempty"`
 	// Claimed says that Routes knows this migration.

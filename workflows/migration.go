@@ -9,6 +9,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
+	"transship/activities"
 	"transship/internal/journal"
 	"transship/internal/report"
 )
@@ -56,6 +57,7 @@ func begin(ctx workflow.Context, in MigrateInput) (*migration, error) {
 		m.MigrateInput.State = nil
 	} else {
 		m.state = State{
+			Throttle:  activities.Throttle{Bandwidth: in.Policy.Mirror.Bandwidth, Requests: in.Policy.Mirror.Requests},
 			Positions: map[string]map[string]journal.Position{in.From: {}, in.To: {}},
 			Report: report.Report{
 				Prefix: in.Prefix, From: in.From, To: in.To, Operator: in.Operator, Workflow: info.WorkflowExecution.ID,

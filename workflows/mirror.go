@@ -2,7 +2,7 @@ package workflows
 
 import (
 	"errors"
-	"time"
+	"slices"
 
 	"github.com/dustin/go-humanize"
 	"go.temporal.io/sdk/temporal"
@@ -20,13 +20,8 @@ func (m *migration) mirror(ctx workflow.Context) error {
 	if err := m.watch(ctx); err != nil {
 		return err
 	}
-	if len(m.Repositories) == 0 {
-		var a *activities.Registries
-		list := activities.ListRepositoriesParams{Backend: m.From, Prefix: m.Prefix}
-		err := workflow.ExecuteActivity(onMover(ctx, time.Hour, "list "+m.Prefix.String()+" at "+m.From), a.ListRepositories, list).Get(ctx, &m.state.Repositories)
-		if err != nil {
-			return err
-		}
+	if err := m.list(ctx, m.From); err != nil {
+		return err
 	}
 	done, problems, err := m.copyAll(ctx, m.From, m.To, func(p registry.Progress) {
 		m.state.Report.Mirror = p
@@ -36,7 +31,7 @@ func (m *migration) mirror(ctx workflow.Context) error {
 	if err != nil {
 		return err
 	}
-	m.note("%d tags (%d unchanged), %d blobs sent, %d mounted, %s", done.Tags, done.TagsUnchanged, done.Blobs, done.BlobsMounted, humanize.IBytes(uint64(done.Bytes)))
+	m.note("%d tags (%d unchanged), %d blobs sent, %d shared, %s", done.Tags, done.TagsUnchanged, done.Blobs, done.BlobsMounted, humanize.IBytes(uint64(done.Bytes)))
 	return m.judgeBroken(ctx, problems)
 }
 
@@ -57,10 +52,22 @@ func (m *migration) watch(ctx workflow.Context) error {
 	return nil
 }
 
+// list finds out what there is to copy at a backend.
+func (m *migration) list(ctx workflow.Context, backend string) (err error) {
+	if m.Storage {
+		m.state.Shards, err = listShards(ctx, backend, m.Prefix.String(), m.Policy)
+		return err
+	}
+	if len(m.Repositories) == 0 {
+		m.state.Repositories, err = listRepositories(ctx, backend, m.Prefix)
+	}
+	return err
+}
+
 // copyAll copies every repository from one backend to the other. It may be paused: what is under way stops within seconds, and goes on from its
 // cursor when the migration is resumed.
 func (m *migration) copyAll(ctx workflow.Context, from, to string, progress func(registry.Progress)) (registry.Progress, []registry.Problem, error) {
-	cursors := map[string]activities.Cursor{} // by first repository of the batch
+	cursors := map[string]activities.Cursor{} // by batch
 	sum := func() (total registry.Progress, problems []registry.Problem) {
 		for _, first := range workflow.DeterministicKeys(cursors) {
 			total = total.Add(cursors[first].Progress)
@@ -68,29 +75,46 @@ func (m *migration) copyAll(ctx workflow.Context, from, to string, progress func
 		}
 		return total, problems
 	}
+	batches := m.batches()
+	bring := func(ctx workflow.Context, b batch) error {
+		at := cursors[b.name()]
+		if at.Done {
+			return nil // before the interruption
+		}
+		p := activities.MirrorParams{
+			From: from, To: to, Repositories: b.repositories, Shard: b.shard, Throttle: m.state.Throttle.Each(min(len(batches), m.Policy.Mirror.Repositories)),
+			Mark: m.mark(), Jobs: m.jobs(len(batches)), SkipBroken: m.Policy.Audit.Broken == policy.Skip, Cursor: at,
+		}
+		var a *activities.Registries
+		err := workflow.ExecuteActivity(onMover(ctx, 0, b.summary("mirror")), a.MirrorRepositories, p).Get(ctx, &at)
+		var canceled *temporal.CanceledError
+		if errors.As(err, &canceled) && canceled.HasDetails() {
+			if err := canceled.Details(&at); err != nil {
+				return err
+			}
+		}
+		cursors[b.name()] = at
+		m.noteUncopied(at)
+		total, _ := sum()
+		progress(total)
+		return err
+	}
 	err := m.pausable(ctx, func(ctx workflow.Context) error {
-		return m.inBatches(ctx, m.state.Repositories, func(ctx workflow.Context, batch []string) error {
-			at := cursors[batch[0]]
-			if at.Repository >= len(batch) {
-				return nil // done before the pause
-			}
-			p := activities.MirrorParams{
-				From: from, To: to, Repositories: batch, Jobs: m.Policy.Mirror.Jobs, SkipBroken: m.Policy.Audit.Broken == policy.Skip, Cursor: at,
-			}
-			var a *activities.Registries
-			err := workflow.ExecuteActivity(onMover(ctx, 0, summarize("mirror", batch)), a.MirrorRepositories, p).Get(ctx, &at)
-			var canceled *temporal.CanceledError
-			if errors.As(err, &canceled) && canceled.HasDetails() {
-				if err := canceled.Details(&at); err != nil {
-					return err
-				}
-			}
-			cursors[batch[0]] = at
-			total, _ := sum()
-			progress(total)
-			return err
-		})
+		return m.throttled(ctx, func(ctx workflow.Context) error { return m.inBatches(ctx, batches, bring) })
 	})
 	total, problems := sum()
 	return total, problems, err
+}
+
+// noteUncopied takes into the report what a shard has that is not copied, or that only the target has.
+func (m *migration) noteUncopied(at activities.Cursor) {
+	add := func(to *[]string, names []string) {
+		for _, name := range names {
+			if !slices.Contains(*to, name) && len(*to) < maxNamed {
+				*to = append(*to, name)
+			}
+		}
+	}
+	add(&m.state.Report.Unexpected, at.Store.Unexpected)
+	add(&m.state.Report.NotDeleted, at.Store.NotDeleted)
 }

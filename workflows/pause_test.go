@@ -22,7 +22,8 @@ func TestAPauseStopsTheMirrorAndResumeGoesOnFromItsCursor(t *testing.T) {
 			return true
 		}
 		interrupted = true
-		paused = w.orderIn(UpdatePause, ann)
+		paused = w.order(UpdatePause, ann)
+		<-paused.heard
 		w.untilStopped("MirrorRepositories")
 		at.After = "v0"
 		w.in(time.Hour, func() {
@@ -79,7 +80,8 @@ func TestAPauseInAFreezeReleasesTheHoldAndSaysSo(t *testing.T) {
 			w.before[during] = func(int) error {
 				if w.heldNow() || during == "HoldWrites" {
 					once.Do(func() {
-						paused = w.orderIn(UpdatePause, ann)
+						paused = w.order(UpdatePause, ann)
+						<-paused.heard
 						w.in(time.Minute, func() {
 							require.False(t, w.heldNow(), "writes go on while paused")
 							require.Equal(t, "old", w.status().Serving)
@@ -106,7 +108,8 @@ func TestAPauseWhileTheFlipIsBeingDecidedWaitsUntilWritesGoOn(t *testing.T) {
 			w := newWorld(t)
 			var paused *reply
 			w.before[during] = on(1, func() {
-				paused = w.orderIn(UpdatePause, ann)
+				paused = w.order(UpdatePause, ann)
+				<-paused.heard
 				require.False(t, paused.finished, "it is answered when writes go on")
 				w.in(time.Minute, func() {
 					s := w.status()

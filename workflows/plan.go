@@ -12,6 +12,7 @@ import (
 
 	"transship/activities"
 	"transship/internal/edge"
+	"transship/internal/mirror"
 	"transship/internal/report"
 	"transship/internal/routing"
 )
@@ -25,7 +26,7 @@ func (m *migration) plan(ctx workflow.Context) error {
 	if err != nil {
 		return err
 	}
-	m.state.Repositories, m.state.Before = planned.repositories, planned.before
+	m.state.Repositories, m.state.Shards, m.state.Before = planned.repositories, planned.shards, planned.before
 	m.state.Report.Plan = planned.Plan
 	if len(planned.Blockers) > 0 {
 		return refusal("Blocked", "%s", strings.Join(planned.Blockers, "; "))
@@ -54,6 +55,7 @@ func (m *migration) request() routing.Request {
 type planned struct {
 	report.Plan
 	repositories, before []string
+	shards               []mirror.Shard
 }
 
 // reach is how long a backend or edge may be silent before a plan calls it unreachable.
@@ -69,27 +71,16 @@ func makePlan(ctx workflow.Context, in MigrateInput) (planned, error) {
 	if len(p.Blockers) > 0 {
 		return p, nil
 	}
-	var a *activities.Registries
-	p.repositories = in.Repositories
-	if len(p.repositories) == 0 {
-		list := activities.ListRepositoriesParams{Backend: in.From, Prefix: in.Prefix}
-		if err := workflow.ExecuteActivity(onMover(ctx, time.Hour, "list "+in.Prefix.String()+" at "+in.From), a.ListRepositories, list).Get(ctx, &p.repositories); err != nil {
-			return p, err
-		}
+	size := sizeRepositories
+	if in.Storage {
+		size = sizeShards
 	}
-	if len(p.repositories) == 0 {
+	if err := size(ctx, in, &p); err != nil {
+		return p, err
+	}
+	if len(p.repositories)+len(p.shards) == 0 {
 		p.Blockers = append(p.Blockers, fmt.Sprintf("backend %s has no repository under %s: check the prefix; where the registry has no catalog, name them in prefixes.repositories", in.From, in.Prefix))
 		return p, nil
-	}
-	for batch := range slices.Chunk(p.repositories, 50) {
-		var part activities.PlanResult
-		q := activities.PlanParams{From: in.From, To: in.To, Repositories: batch, Jobs: in.Policy.Mirror.Jobs}
-		summary := fmt.Sprintf("size up %d repositories from %s", len(batch), batch[0])
-		if err := workflow.ExecuteActivity(onMover(ctx, time.Hour, summary), a.PlanRepositories, q).Get(ctx, &part); err != nil {
-			return p, err
-		}
-		p.Plan = p.Plan.Add(part.Plan)
-		p.before = append(p.before, part.Before...)
 	}
 	probes := in.Probe + ":"
 	p.Extra = slices.DeleteFunc(p.Extra, func(tag string) bool { return strings.HasPrefix(tag, probes) })
@@ -97,6 +88,43 @@ func makePlan(ctx workflow.Context, in MigrateInput) (planned, error) {
 		p.Blockers = append(p.Blockers, fmt.Sprintf("backend %s has %d tags under %s that %s does not have, such as %s: delete them there, or set policy.verify.allow_extra", in.To, n, in.Prefix, in.From, p.Extra[0]))
 	}
 	return p, nil
+}
+
+// sizeRepositories finds out what there is to copy through the registries.
+func sizeRepositories(ctx workflow.Context, in MigrateInput, p *planned) (err error) {
+	if p.repositories = in.Repositories; len(p.repositories) == 0 {
+		if p.repositories, err = listRepositories(ctx, in.From, in.Prefix); err != nil {
+			return err
+		}
+	}
+	var a *activities.Registries
+	for batch := range slices.Chunk(p.repositories, 50) {
+		var part activities.PlanResult
+		q := activities.PlanParams{From: in.From, To: in.To, Repositories: batch, Jobs: in.Policy.Mirror.Jobs}
+		summary := fmt.Sprintf("size up %d repositories from %s", len(batch), batch[0])
+		if err := workflow.ExecuteActivity(onMover(ctx, time.Hour, summary), a.PlanRepositories, q).Get(ctx, &part); err != nil {
+			return err
+		}
+		p.Plan = p.Plan.Add(part.Plan)
+		p.before = append(p.before, part.Before...)
+	}
+	return nil
+}
+
+// sizeShards finds out what there is to copy from store to store.
+func sizeShards(ctx workflow.Context, in MigrateInput, p *planned) (err error) {
+	if p.shards, err = listShards(ctx, in.From, in.Prefix.String(), in.Policy); err != nil || len(p.shards) == 0 {
+		return err
+	}
+	var a *activities.Registries
+	var whole activities.PlanResult
+	q := activities.PlanParams{From: in.From, To: in.To, Shard: &mirror.Shard{Prefix: in.Prefix.String()}, Jobs: in.Policy.Mirror.Jobs * in.Policy.Mirror.Repositories}
+	if err := workflow.ExecuteActivity(onMover(ctx, 24*time.Hour, "size up "+in.Prefix.String()), a.PlanRepositories, q).Get(ctx, &whole); err != nil {
+		return err
+	}
+	whole.Plan.Blockers = p.Blockers
+	p.Plan = whole.Plan
+	return nil
 }
 
 func reachBackends(ctx workflow.Context, in MigrateInput) (blockers []string) {

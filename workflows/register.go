@@ -9,4 +9,6 @@ func Register(w worker.WorkflowRegistry) {
 	w.RegisterWorkflow(Announcements)
 	w.RegisterWorkflow(DryRun)
 	w.RegisterWorkflow(Doctor)
+	w.RegisterWorkflow(Audit)
+	w.RegisterWorkflow(VerifyPrefix)
 }

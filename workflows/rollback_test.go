@@ -26,7 +26,8 @@ func TestARollbackBeforeTheFlipOnlyGivesUpTheClaim(t *testing.T) {
 						_ = was(call)
 					}
 					if call == 1 {
-						ordered = w.orderIn(update, ann)
+						ordered = w.order(update, ann)
+						<-ordered.heard
 					}
 					return nil
 				}
@@ -50,7 +51,8 @@ func TestARollbackOrderedWhileTheFlipIsBeingDecidedComesAfterIt(t *testing.T) {
 			w := newWorld(t)
 			var aborted *reply
 			w.before[during] = on(1, func() {
-				aborted = w.orderIn(UpdateAbort, ann)
+				aborted = w.order(UpdateAbort, ann)
+				<-aborted.heard
 				w.orderIn(UpdateRollback, ann)
 			})
 			r, err := w.migrate(input())
@@ -68,7 +70,8 @@ func TestARollbackInTheSoakCarriesBackWhatWasPushedAndFlipsBack(t *testing.T) {
 	var ordered *reply
 	w.before["ProbeEdge"] = on(firstOfSoak+4, func() {
 		w.push("edge-1", "restricted/r1", "new-tag")
-		ordered = w.orderIn(UpdateRollback, Command{By: "ann", Reason: "deploys are slow"})
+		ordered = w.order(UpdateRollback, Command{By: "ann", Reason: "deploys are slow"})
+		<-ordered.heard
 	})
 	r, err := w.migrate(input())
 	require.NoError(t, err)
@@ -118,7 +121,8 @@ func TestARollbackAsksAPersonAndAcceptLossGoesBackWithout(t *testing.T) {
 		w.push("edge-2", "restricted/r1", "stuck")
 		rolling = true
 		w.orderIn(UpdateRollback, ann)
-		early = w.orderIn(UpdateRollback, ann)
+		early = w.order(UpdateRollback, ann)
+		<-early.heard
 		w.in(24*time.Hour, func() {
 			require.False(t, w.heldNow())
 			require.Equal(t, "new", w.status().Serving)

@@ -1,13 +1,12 @@
 package workflows
 
 import (
-	"fmt"
 	"slices"
 
 	"go.temporal.io/sdk/workflow"
 
-	"transship/activities"
 	"transship/internal/journal"
+	"transship/internal/mirror"
 	"transship/internal/registry"
 )
 
@@ -18,12 +17,12 @@ const verifyRounds = 4
 // that was pushed after the delta and before the look. What counts is a difference that is still the same after the next delta; a tag that moved
 // again is left to the deltas to come, the last of which is compared under the freeze.
 func (m *migration) verify(ctx workflow.Context) error {
-	repositories, before := m.state.Repositories, []registry.Difference(nil)
+	batches, before := m.batches(), []registry.Difference(nil)
 	for round := 0; ; round++ {
 		if _, err := m.delta(ctx, 0); err != nil {
 			return err
 		}
-		found, err := m.compare(ctx, repositories)
+		found, err := m.compare(ctx, batches)
 		if err != nil {
 			return err
 		}
@@ -43,12 +42,14 @@ func (m *migration) verify(ctx workflow.Context) error {
 			return refusal("Differs", "%s and %s still differ in %d places after %d looks, such as %s %s:%s: want %q, have %q %s",
 				m.From, m.To, len(lasting), verifyRounds+1, d.Kind, d.Repository, d.Tag, d.Want, d.Have, d.Detail)
 		}
-		repositories, before = nil, found.Differences
+		var repositories []string
+		before = found.Differences
 		for _, d := range found.Differences {
 			if !slices.Contains(repositories, d.Repository) {
 				repositories = append(repositories, d.Repository)
 			}
 		}
+		batches = m.batchesOf(repositories)
 		m.note("%d differences; looking again", len(found.Differences))
 		if err := m.heal(ctx, found.Differences); err != nil {
 			return err
@@ -61,8 +62,13 @@ func (m *migration) verify(ctx workflow.Context) error {
 func (m *migration) heal(ctx workflow.Context, differences []registry.Difference) error {
 	var changes []journal.Change
 	for _, d := range differences {
-		if d.Kind == registry.MissingTag || d.Kind == registry.DifferentTag {
+		switch d.Kind {
+		case registry.MissingTag, registry.DifferentTag:
 			changes = append(changes, journal.Change{Kind: journal.Manifest, Repository: d.Repository, Reference: d.Tag})
+		case mirror.MissingManifest:
+			changes = append(changes, journal.Change{Kind: journal.Manifest, Repository: d.Repository, Reference: d.Want})
+		case mirror.MissingLayer:
+			changes = append(changes, journal.Change{Kind: journal.Blob, Repository: d.Repository, Reference: d.Want})
 		}
 	}
 	for batch := range slices.Chunk(changes, 1000) {
@@ -73,26 +79,13 @@ func (m *migration) heal(ctx workflow.Context, differences []registry.Difference
 	return nil
 }
 
-func (m *migration) compare(ctx workflow.Context, repositories []string) (registry.Check, error) {
+func (m *migration) compare(ctx workflow.Context, batches []batch) (registry.Check, error) {
 	var sum registry.Check
-	err := m.pausable(ctx, func(ctx workflow.Context) error {
-		sum = registry.Check{}
-		return m.inBatches(ctx, repositories, func(ctx workflow.Context, batch []string) error {
-			var a *activities.Registries
-			var part activities.VerifyResult
-			p := activities.VerifyParams{
-				From: m.From, To: m.To, Repositories: batch, Jobs: m.Policy.Mirror.Jobs,
-				Deep: m.Policy.Verify.Deep, AllowExtra: m.Policy.Verify.AllowExtra, Left: m.left(),
-			}
-			err := workflow.ExecuteActivity(onMover(ctx, 0, summarize("verify", batch)), a.VerifyRepositories, p).Get(ctx, &part)
-			sum = sum.Add(part.Check)
-			return err
-		})
+	err := m.pausable(ctx, func(ctx workflow.Context) (err error) {
+		sum, err = m.look(ctx, batches)
+		return err
 	})
 	// Probes of an earlier migration may be on one side only.
 	sum.Differences = slices.DeleteFunc(sum.Differences, func(d registry.Difference) bool { return d.Kind == registry.ExtraTag && d.Repository == m.Probe })
-	if err != nil {
-		return sum, fmt.Errorf("compare %s with %s: %w", m.From, m.To, err)
-	}
-	return sum, nil
+	return sum, err
 }

@@ -51,6 +51,9 @@ const (
 	Unexpected Category = "unexpected-key"
 )
 
+// Breaks reports whether something of the category cannot be served as it should be.
+func (c Category) Breaks() bool { return c != Unexpected && c != NotListed }
+
 // cures are what to do, by category.
 var cures = map[Category]string{
 	BlobMissing:         "copy it from another backend (--heal), or push the image again",

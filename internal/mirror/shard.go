@@ -91,3 +91,8 @@ func Shards(ctx context.Context, store objectstore.Store, prefix string, n int) 
 	}
 	return shards, nil
 }
+
+// Only is the shard of one repository.
+func Only(prefix, repository string) Shard {
+	return Shard{Prefix: prefix, After: distribution.Of(repository), Before: distribution.Past(repository), Repositories: 1, First: repository}
+}

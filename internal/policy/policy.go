@@ -29,6 +29,10 @@ type Mirror struct {
 	Repositories int `json:"repositories" mapstructure:"repositories"`
 	// Jobs is how many blobs and manifests each of them copies at once.
 	Jobs int `json:"jobs" mapstructure:"jobs"`
+	// Bandwidth in bytes per second and Requests per second bound what all movers together ask of each object store; 0 is no bound. `transship throttle`
+	// changes them while a migration runs.
+	Bandwidth int64 `json:"bandwidth,omitempty" mapstructure:"bandwidth"`
+	Requests  int   `json:"requests,omitempty" mapstructure:"requests"`
 }
 
 // Broken says what to do about an image that the source itself cannot serve whole.
@@ -173,6 +177,8 @@ func (p Policy) Check() []Mistake {
 	count := func(key string, n int) { wrong(n < 1, key, "is %d; write 1 or more", n) }
 	count("mirror.repositories", p.Mirror.Repositories)
 	count("mirror.jobs", p.Mirror.Jobs)
+	wrong(p.Mirror.Bandwidth < 0, "mirror.bandwidth", "is %d; write bytes per second, or 0 for no bound", p.Mirror.Bandwidth)
+	wrong(p.Mirror.Requests < 0, "mirror.requests", "is %d; write requests per second, or 0 for no bound", p.Mirror.Requests)
 	count("converge.rounds", p.Converge.Rounds)
 	count("freeze.attempts", p.Freeze.Attempts)
 	count("checks.failures", p.Checks.Failures)

@@ -72,6 +72,11 @@ var markdown = template.Must(template.New("").Funcs(template.FuncMap{
 
 {{range .}}- {{.}}
 {{end}}{{end}}
+{{- with .Unexpected}}
+## Keys in the store that no registry writes, left where they are
+
+{{range .}}- {{.}}
+{{end}}{{end}}
 {{- with .NotCarriedBack}}
 ## Not carried back
 

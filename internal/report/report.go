@@ -58,20 +58,36 @@ type Report struct {
 	Left []registry.Problem `json:"left,omitempty"`
 	// NotDeleted names manifests that were deleted on the serving side and stay on the other.
 	NotDeleted []string `json:"not_deleted,omitempty"`
+	// Unexpected names keys in the source's store that Docker Distribution does not write, and that were not copied.
+	Unexpected []string `json:"unexpected,omitempty"`
 	// NotCarriedBack names what was acknowledged by the target and could not be carried back by a rollback that was told to accept that.
 	NotCarriedBack []string `json:"not_carried_back,omitempty"`
 }
 
+// Storage is the plane of a plan whose images move between the object stores, below the registries; empty is through the registries.
+const Storage = "storage"
+
 // Plan is what a migration would copy.
 type Plan struct {
-	Repositories int64 `json:"repositories"`
-	Tags         int64 `json:"tags"`
-	TagsPresent  int64 `json:"tags_present"`
-	Manifests    int64 `json:"manifests"`
-	Blobs        int64 `json:"blobs"`
-	Bytes        int64 `json:"bytes"`
-	BlobsPresent int64 `json:"blobs_present"`
-	BytesPresent int64 `json:"bytes_present"`
+	Plane        string `json:"plane,omitempty"`
+	Repositories int64  `json:"repositories"`
+	Tags         int64  `json:"tags"`
+	TagsPresent  int64  `json:"tags_present"`
+	Manifests    int64  `json:"manifests"`
+	Blobs        int64  `json:"blobs"`
+	Bytes        int64  `json:"bytes"`
+	BlobsPresent int64  `json:"blobs_present"`
+	BytesPresent int64  `json:"bytes_present"`
+	// Objects are all objects in the store, links and blobs; only below the registries. So is the rest of this group.
+	Objects        int64 `json:"objects,omitempty"`
+	ObjectsPresent int64 `json:"objects_present,omitempty"`
+	// BytesShared are those that other prefixes refer to as well.
+	BytesShared int64 `json:"bytes_shared,omitempty"`
+	// Takes is how long the mirror is estimated to take, from reading Sample blobs.
+	Takes  time.Duration `json:"takes_ns,omitempty"`
+	Sample int           `json:"sample,omitempty"`
+	// Unexpected are keys that Docker Distribution does not write: they stay where they are.
+	Unexpected []string `json:"unexpected,omitempty"`
 	// Changed are tags that the target has with another digest; Extra those that only the target has.
 	Changed []string `json:"changed,omitempty"`
 	Extra   []string `json:"extra,omitempty"`

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	"transship/config"
+	"transship/workflows"
+)
+
+func (a *app) verifyCommand() *cobra.Command {
+	var from, to string
+	var deep bool
+	var within time.Duration
+	c := &cobra.Command{
+		Use:   "verify PREFIX",
+		Short: "compare both sides of a prefix; with --deep, hash every byte of the target",
+		Long: `Compares both sides of a prefix, whoever serves it: every tag has the same digest, and the target has everything that its images need. With --deep
+every byte of the target is read and hashed. What differs is looked at a second time, because pushes reach both sides one after the other. It changes nothing. The exit
+code is 5 when something differs.`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completePrefix,
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.verify(c.Context(), args[0], from, to, deep, within)
+		},
+	}
+	a.backendFlags(c, &from, &to)
+	c.Flags().BoolVar(&deep, "deep", false, "read and hash every byte of the target")
+	c.Flags().DurationVar(&within, "within", 24*time.Hour, "wait no longer than this for the result")
+	return c
+}
+
+func (a *app) verify(ctx context.Context, prefix, from, to string, deep bool, within time.Duration) error {
+	operator, err := a.operator()
+	if err != nil {
+		return err
+	}
+	c, err := a.load(config.IgnoreSecrets)
+	if err != nil {
+		return err
+	}
+	move, err := c.Move(prefix, from, to)
+	if err != nil {
+		return badInput(err)
+	}
+	a.timeout = 30 * time.Second
+	d, err := a.connect(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.worked(ctx); err != nil {
+		return err
+	}
+	in := workflows.VerifyInput{
+		Prefix: move.Prefix, From: move.From, To: move.To, Storage: c.Stored(move), Repositories: move.Repositories, Probe: move.Probe,
+		Deep: deep, Policy: c.Policy, Operator: operator,
+	}
+	var result workflows.VerifyResult
+	err = d.runToEnd(ctx, within, client.StartWorkflowOptions{
+		ID: workflows.VerifyID(in.Prefix), StaticSummary: fmt.Sprintf("compare %s: %s and %s", in.Prefix, in.From, in.To),
+	}, workflows.VerifyPrefix, in, &result)
+	if err != nil {
+		return err
+	}
+	err = a.print(result, func(w io.Writer) error {
+		t := table{
+			{"compared", fmt.Sprintf("%d repositories, %d tags, %d manifests, %d blobs, %s", result.Check.Repositories, result.Check.Tags, result.Check.Manifests, result.Check.Blobs, bytesOf(result.Check.Bytes))},
+			{"how", map[bool]string{true: "every byte at " + move.To + " was read and hashed", false: "digests, sizes and references; --deep hashes every byte at " + move.To}[deep]},
+			{"took", took(result.Took)},
+			{"differences", fmt.Sprint(result.Found)},
+		}
+		if err := t.write(w); err != nil {
+			return err
+		}
+		for _, d := range result.Check.Differences {
+			if _, err := fmt.Fprintf(w, "  %s  %s:%s  want %s, have %s %s\n", d.Kind, d.Repository, d.Tag, orNothing(d.Want), orNothing(d.Have), d.Detail); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if result.Found > 0 {
+		return trouble("%s and %s differ in %d places under %s", move.From, move.To, result.Found, move.Prefix)
+	}
+	return nil
+}
+
+func orNothing(digest string) string {
+	if digest == "" {
+		return "nothing"
+	}
+	return digest
+}
+
+// worked reports it when nobody would do what is about to be asked.
+func (d *desk) worked(ctx context.Context) error {
+	polled, err := d.polled(ctx, workflows.Queue, enumspb.TASK_QUEUE_TYPE_WORKFLOW)
+	if err == nil && !polled {
+		err = unreachable("no worker polls the task queue %s; %s", workflows.Queue, cureWorkflows)
+	}
+	return err
+}
+
+// runToEnd runs a workflow and returns its result. Whoever stops waiting leaves it running.
+func (d *desk) runToEnd(ctx context.Context, within time.Duration, o client.StartWorkflowOptions, workflow, in, result any) error {
+	o.TaskQueue = workflows.Queue
+	o.WorkflowIDConflictPolicy = enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL
+	o.WorkflowExecutionErrorWhenAlreadyStarted = true
+	bounded, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	run, err := d.ExecuteWorkflow(bounded, o, workflow, in)
+	var already *serviceerror.WorkflowExecutionAlreadyStarted
+	if errors.As(err, &already) {
+		return refused("%s runs already: wait for its end, or look at it in the Temporal UI", o.ID)
+	}
+	if err != nil {
+		return fmt.Errorf("start %s: %w", o.ID, err)
+	}
+	err = run.Get(bounded, result)
+	var failed *temporal.ApplicationError
+	switch {
+	case err == nil:
+		return nil
+	case bounded.Err() != nil:
+		return unreachable("%s is not over; it goes on, and its result will be in the Temporal UI", o.ID)
+	case errors.As(err, &failed):
+		return trouble("%s: %s", o.ID, failed.Message())
+	}
+	return fmt.Errorf("%s: %w", o.ID, err)
+}
