@@ -83,8 +83,10 @@ func (s *Swift) daemon(name, config string, ready func(context.Context) error) *
 	return s.process(name, ready, python, filepath.Join(etc, "run.py"), etc, "swift-"+name, filepath.Join(etc, config), "-v")
 }
 
-// CreateContainer makes a container.
+// CreateContainer makes a container. It waits a little for a part of Swift that was just started.
 func (s *Swift) CreateContainer(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
 	resp, err := request(ctx, http.MethodGet, s.AuthURL, map[string]string{"X-Auth-User": s.Username, "X-Auth-Key": s.Password})
 	if err != nil {
 		return fmt.Errorf("log in to Swift: %w", err)
@@ -92,15 +94,14 @@ func (s *Swift) CreateContainer(ctx context.Context, name string) error {
 	storage, token := resp.Get("X-Storage-Url"), resp.Get("X-Auth-Token")
 	for {
 		_, err = request(ctx, http.MethodPut, storage+"/"+name, map[string]string{"X-Auth-Token": token})
-		if err == nil || ctx.Err() != nil || !errors.Is(err, errBusy) {
-			break
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil || !errors.Is(err, errBusy) {
+			return fmt.Errorf("create container %s: %w", name, err)
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	if err != nil {
-		return fmt.Errorf("create container %s: %w", name, err)
-	}
-	return nil
 }
 
 // ObjectFiles are the files on disk that hold an object: where a test damages it.

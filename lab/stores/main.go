@@ -1,8 +1,8 @@
 // Command stores runs a Swift and a Ceph on this machine.
 //
 //	stores run -- COMMAND…   runs COMMAND with TRANSSHIP_LAB naming their addresses, and stops them whatever becomes of it
-//	stores up                leaves them running, in .run/stores
-//	stores down              stops them
+//	stores up                leaves them running, in .cache/stores
+//	stores down              stops them and deletes what they have
 package main
 
 import (
@@ -82,7 +82,7 @@ func start(ctx context.Context, dir string) (*shared.Stores, error) {
 
 // place is where `stores up` leaves the stores.
 func place() (dir, addresses string, err error) {
-	dir, err = filepath.Abs(".run/stores")
+	dir, err = filepath.Abs(".cache/stores") // .run belongs to the demo, which empties it
 	return dir, filepath.Join(dir, "addresses.json"), err
 }
 
@@ -110,7 +110,7 @@ func up(ctx context.Context) error {
 }
 
 func down() error {
-	_, addresses, err := place()
+	dir, addresses, err := place()
 	if err != nil {
 		return err
 	}
@@ -122,5 +122,5 @@ func down() error {
 	for _, r := range slices.Backward(stores.Processes) {
 		errs = append(errs, r.End())
 	}
-	return errors.Join(append(errs, os.Remove(addresses))...)
+	return errors.Join(append(errs, os.RemoveAll(dir))...)
 }
