@@ -78,7 +78,7 @@ func (m *migration) copyAll(ctx workflow.Context, from, to string, progress func
 	batches := m.batches()
 	bring := func(ctx workflow.Context, b batch) error {
 		at := cursors[b.name()]
-		if at.Done {
+		if at.Done || b.shard == nil && at.Repository >= len(b.repositories) {
 			return nil // before the interruption
 		}
 		p := activities.MirrorParams{

@@ -15,6 +15,7 @@ import (
 	"transship/internal/edge"
 	"transship/internal/gate"
 	"transship/internal/journal"
+	"transship/internal/mirror"
 	"transship/internal/monitor"
 	"transship/internal/policy"
 	"transship/internal/probe"
@@ -135,6 +136,23 @@ func (f *fakes) repositories(backend string) []string {
 	return slices.Sorted(maps.Keys(found))
 }
 
+// named are the repositories of a batch, or those of a shard, which has one here.
+func named(repositories []string, shard *mirror.Shard) []string {
+	if shard != nil {
+		return []string{shard.First}
+	}
+	return repositories
+}
+
+func (f *fakes) ListShards(_ context.Context, p activities.ListShardsParams) ([]mirror.Shard, error) {
+	return act(f.w, "ListShards", func() (shards []mirror.Shard, err error) {
+		for _, name := range f.repositories(p.Backend) {
+			shards = append(shards, mirror.Only(p.Prefix, name))
+		}
+		return shards, nil
+	})
+}
+
 func (f *fakes) ListRepositories(_ context.Context, p activities.ListRepositoriesParams) ([]string, error) {
 	return act(f.w, "ListRepositories", func() ([]string, error) { return f.repositories(p.Backend), nil })
 }
@@ -143,6 +161,9 @@ func (f *fakes) PlanRepositories(_ context.Context, p activities.PlanParams) (ac
 	return act(f.w, "PlanRepositories", func() (activities.PlanResult, error) {
 		plan := f.w.plan
 		plan.Repositories, plan.Tags = int64(len(p.Repositories)), int64(len(f.w.content[p.From]))
+		if p.Shard != nil {
+			return activities.PlanResult{Plan: plan}, nil
+		}
 		return activities.PlanResult{Plan: plan, Before: []string{"restricted/kept@sha256:before"}}, nil
 	})
 }
@@ -151,7 +172,7 @@ func (f *fakes) AuditRepositories(_ context.Context, p activities.AuditParams) (
 	return act(f.w, "AuditRepositories", func() (activities.VerifyResult, error) {
 		r := activities.VerifyResult{Check: registry.Check{Tags: int64(len(p.Repositories))}}
 		for _, b := range f.w.broken {
-			if slices.Contains(p.Repositories, b.Repository) {
+			if slices.Contains(named(p.Repositories, p.Shard), b.Repository) {
 				r.Problems = append(r.Problems, b)
 			}
 		}
@@ -162,9 +183,11 @@ func (f *fakes) AuditRepositories(_ context.Context, p activities.AuditParams) (
 func (f *fakes) MirrorRepositories(ctx context.Context, p activities.MirrorParams) (activities.Cursor, error) {
 	f.w.mu.Lock()
 	f.w.cursors = append(f.w.cursors, p.Cursor)
+	f.w.mirrored = append(f.w.mirrored, p)
 	mirroring := f.w.mirroring
 	f.w.mu.Unlock()
 	at := p.Cursor
+	p.Repositories = named(p.Repositories, p.Shard)
 	for at.Repository < len(p.Repositories) {
 		_, err := act(f.w, "MirrorRepositories", func() (bool, error) {
 			for key, digest := range f.w.content[p.From] {
@@ -180,9 +203,10 @@ func (f *fakes) MirrorRepositories(ctx context.Context, p activities.MirrorParam
 			return at, err
 		}
 		if mirroring != nil && !mirroring(p, &at) {
-			break
+			return at, nil
 		}
 	}
+	at.Done = true
 	return at, nil
 }
 
@@ -192,7 +216,7 @@ func (f *fakes) VerifyRepositories(_ context.Context, p activities.VerifyParams)
 		var r activities.VerifyResult
 		for key, want := range f.w.content[p.From] {
 			repository, tag, _ := strings.Cut(key, ":")
-			if !slices.Contains(p.Repositories, repository) || slices.Contains(p.Left, key) {
+			if !slices.Contains(named(p.Repositories, p.Shard), repository) || slices.Contains(p.Left, key) {
 				continue
 			}
 			r.Check.Tags++
@@ -201,7 +225,7 @@ func (f *fakes) VerifyRepositories(_ context.Context, p activities.VerifyParams)
 			}
 		}
 		for _, d := range f.w.extra {
-			if slices.Contains(p.Repositories, d.Repository) {
+			if slices.Contains(named(p.Repositories, p.Shard), d.Repository) {
 				r.Check.Differences = append(r.Check.Differences, d)
 			}
 		}
@@ -216,7 +240,7 @@ func (f *fakes) ApplyChanges(_ context.Context, p activities.ApplyParams) (activ
 			key := c.Repository + ":" + c.Reference
 			if digest, ok := f.w.content[p.From][key]; ok {
 				f.w.content[p.To][key] = digest
-			} else if p.Deletes {
+			} else if p.Deletes || p.Storage && p.Mark != "" {
 				delete(f.w.content[p.To], key)
 			}
 		}

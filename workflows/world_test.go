@@ -62,6 +62,7 @@ type world struct {
 	traffic   monitor.Sample
 	lost      []string // edges whose journal has lost its past, once each
 	cursors   []activities.Cursor
+	mirrored  []activities.MirrorParams
 	mirroring func(p activities.MirrorParams, at *activities.Cursor) (goOn bool)
 	verified  []activities.VerifyParams
 	applied   []activities.ApplyParams
