@@ -15,8 +15,9 @@ type resuming struct {
 	offset int64
 	// left is how many bytes are still to come; -1 when the store did not say.
 	left int64
-	// fruitless counts the answers in a row that brought nothing.
+	// fruitless counts the answers in a row that brought nothing; brought says that the present one brought something.
 	fruitless int
+	brought   bool
 	err       error
 }
 
@@ -39,6 +40,7 @@ func (r *resuming) Read(p []byte) (int, error) {
 			if r.body, r.err = r.open(r.ctx, r.offset); r.err != nil {
 				break
 			}
+			r.brought = false
 		}
 		n, err := r.body.Read(p)
 		if r.left >= 0 {
@@ -46,10 +48,10 @@ func (r *resuming) Read(p []byte) (int, error) {
 			r.left -= int64(n)
 		}
 		if r.offset += int64(n); n > 0 {
-			r.fruitless = 0
+			r.fruitless, r.brought = 0, true
 		}
 		if err != nil {
-			r.ended(err, n > 0)
+			r.ended(err)
 		}
 		if n > 0 {
 			return n, nil
@@ -59,7 +61,7 @@ func (r *resuming) Read(p []byte) (int, error) {
 }
 
 // ended decides what the end of a body means.
-func (r *resuming) ended(err error, brought bool) {
+func (r *resuming) ended(err error) {
 	switch {
 	case r.left == 0 || r.left < 0 && err == io.EOF:
 		r.err = io.EOF
@@ -68,7 +70,7 @@ func (r *resuming) ended(err error, brought bool) {
 	default:
 		_ = r.body.Close()
 		r.body = nil
-		if !brought {
+		if !r.brought {
 			r.fruitless++
 		}
 		if r.fruitless >= fruitlessLimit {

@@ -44,8 +44,8 @@ var _ Store = (*S3)(nil)
 
 // NewS3 makes a store of a bucket. Nothing is asked of S3 yet: errors are those of the options.
 func NewS3(_ context.Context, o S3Options) (*S3, error) {
-	if o.Endpoint == "" || o.Bucket == "" {
-		return nil, fmt.Errorf("s3 needs an endpoint and a bucket: %w", errInvalid)
+	if o.Endpoint == "" || o.Bucket == "" || o.AccessKey == "" || o.SecretKey == "" {
+		return nil, fmt.Errorf("s3 needs an endpoint, a bucket, an access key and a secret key: %w", errInvalid)
 	}
 	client, err := newClient(o.CAFile)
 	if err != nil {
@@ -92,7 +92,7 @@ func (s *S3) translated(ctx context.Context, op, key string, err error) error {
 		return nil
 	}
 	var answer *awshttp.ResponseError
-	if errors.As(err, &answer) && answer.Response != nil {
+	if errors.As(err, &answer) && answer.HTTPStatusCode() != 0 { // 0 when there was no answer
 		status := &StatusError{Op: op, Store: s.String(), Key: key, Status: answer.HTTPStatusCode(), RetryAfter: retryAfter(answer.Response.Header)}
 		var api smithy.APIError
 		if errors.As(err, &api) {

@@ -104,7 +104,10 @@ func (s *Swift) signedIn(ctx context.Context, refused session) (session, error) 
 	s.account.UnAuthenticate()
 	if err := s.account.Authenticate(ctx); err != nil {
 		var answered *swift.Error
-		if errors.As(err, &answered) && answered.StatusCode > 0 {
+		if errors.As(err, &answered) && answered.StatusCode == 0 {
+			return session{}, fmt.Errorf("signing in to %s: %w: %w (does it know an object store in region %q?)", s.o.AuthURL, errInvalid, err, s.o.Region)
+		}
+		if errors.As(err, &answered) {
 			return session{}, &StatusError{Op: "authenticate", Store: s.String(), Key: s.o.AuthURL, Status: answered.StatusCode, Message: answered.Text}
 		}
 		return session{}, fmt.Errorf("signing in to %s: %w", s.o.AuthURL, &brokenError{err})

@@ -92,11 +92,22 @@ func (s *Swift) Get(ctx context.Context, key string, o ReadOptions) (io.ReadClos
 			r.header["If-Match"] = `"` + object.ETag + `"`
 		}
 		var resp *http.Response
-		err := s.patience.try(ctx, func() (err error) { resp, err = s.once(ctx, r); return err })
-		var status *StatusError
-		if errors.As(err, &status) && status.Status == http.StatusConflict {
-			return nil, 0, fmt.Errorf("%w: %w", err, io.ErrUnexpectedEOF)
-		}
+		broken := 0
+		err := s.patience.try(ctx, func() (err error) {
+			resp, err = s.once(ctx, r)
+			var status *StatusError
+			if !errors.As(err, &status) {
+				return err
+			}
+			if status.Status == http.StatusInternalServerError {
+				broken++
+			}
+			// Swift says 409 when the first segment wanted is gone, and 500 when it comes upon that before it has sent anything.
+			if status.Status == http.StatusConflict || broken == fruitlessLimit && s.incomplete(ctx, key) {
+				return fmt.Errorf("%s: %w", status.Error(), io.ErrUnexpectedEOF)
+			}
+			return err
+		})
 		if err != nil {
 			return nil, 0, missing(err, "get", key, s)
 		}

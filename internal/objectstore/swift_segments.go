@@ -2,6 +2,7 @@ package objectstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"net/http"
@@ -92,4 +93,22 @@ func (s *Swift) removeSegments(ctx context.Context, segments []Object) error {
 		group.Go(func() error { return s.remove(inner, container, key) })
 	}
 	return group.Wait()
+}
+
+// incomplete reports whether an object consists of segments of which one is gone although it is still listed.
+func (s *Swift) incomplete(ctx context.Context, key string) bool {
+	segments, err := s.Segments(ctx, key)
+	if err != nil {
+		return false
+	}
+	group, inner := errgroup.WithContext(ctx)
+	group.SetLimit(8)
+	for _, segment := range segments {
+		container, name, _ := strings.Cut(segment.Key, "/")
+		group.Go(func() error {
+			_, err := s.do(inner, request{op: "stat", method: http.MethodHead, container: container, key: name})
+			return missing(err, "stat", name, s)
+		})
+	}
+	return errors.Is(group.Wait(), ErrNotExist)
 }

@@ -253,16 +253,30 @@ func (m *Memory) Get(ctx context.Context, key string, o objectstore.ReadOptions)
 		end = min(end, o.Offset+o.Length)
 	}
 	held := int64(len(h.content))
-	content := bytes.NewReader(h.content[min(o.Offset, held):min(end, held)])
+	r := &reader{ctx: ctx, content: bytes.NewReader(h.content[min(o.Offset, held):min(end, held)]), end: io.EOF}
 	if end > held {
-		return io.NopCloser(io.MultiReader(content, failing{io.ErrUnexpectedEOF})), h.object, nil
+		r.end = io.ErrUnexpectedEOF
 	}
-	return io.NopCloser(content), h.object, nil
+	return io.NopCloser(r), h.object, nil
 }
 
-type failing struct{ err error }
+// reader gives content and then end, unless its context is over.
+type reader struct {
+	ctx     context.Context
+	content *bytes.Reader
+	end     error
+}
 
-func (f failing) Read([]byte) (int, error) { return 0, f.err }
+// Read implements io.Reader.
+func (r *reader) Read(p []byte) (int, error) {
+	switch {
+	case r.ctx.Err() != nil:
+		return 0, context.Cause(r.ctx)
+	case r.content.Len() == 0:
+		return 0, r.end
+	}
+	return r.content.Read(p)
+}
 
 // Put implements objectstore.Store.
 func (m *Memory) Put(ctx context.Context, key string, body io.Reader, size int64, o objectstore.PutOptions) (objectstore.Object, error) {
