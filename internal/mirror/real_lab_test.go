@@ -3,12 +3,23 @@
 package mirror_test
 
 import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+	"github.com/ncw/swift/v2"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
+	"transship/internal/audit"
 	"transship/internal/mirror"
 	"transship/internal/objectstore"
 	"transship/lab/seed"
@@ -16,52 +27,133 @@ import (
 	"transship/lab/servers/shared"
 )
 
-func TestMain(m *testing.M) { shared.Main(m) }
+const (
+	swiftRoot = "files/docker/registry/v2/"
+	cephRoot  = "docker/registry/v2/"
+)
 
-func swiftStore(t testing.TB, container string) objectstore.Store {
-	t.Helper()
-	s := shared.Shared(t).Swift
-	store, err := objectstore.NewSwift(t.Context(), objectstore.SwiftOptions{
-		AuthURL: s.AuthURL, Username: s.Username, Password: s.Password, Container: container, Root: "files/docker/registry/v2/",
-	})
-	require.NoError(t, err)
-	return store
-}
-
-func cephStore(t testing.TB, bucket string) objectstore.Store {
-	t.Helper()
-	c := shared.Shared(t).Ceph
-	store, err := objectstore.NewS3(t.Context(), objectstore.S3Options{
-		Endpoint: c.Endpoint, Region: c.Region, AccessKey: c.AccessKey, SecretKey: c.SecretKey, Bucket: bucket, Root: "docker/registry/v2/",
-	})
-	require.NoError(t, err)
-	return store
-}
-
-// source is a registry on Swift that was filled with a set, and its store.
-func source(t testing.TB, s seed.Set) (*servers.Registry, objectstore.Store) {
-	t.Helper()
-	lab := shared.Shared(t)
-	container := lab.NewContainer(t)
-	r := lab.SwiftRegistry(t, container)
-	began := time.Now()
-	require.NoError(t, s.Push(t.Context(), strings.TrimPrefix(r.URL, "http://"), 8))
-	t.Logf("pushed in %.1f s", time.Since(began).Seconds())
-	return r, swiftStore(t, container)
-}
-
-func TestScratch(t *testing.T) {
-	set := seed.Set{Prefix: "restricted", Repositories: 5, Tags: 20, Layers: 2, LayerSize: 8 << 10, BaseSize: 2 << 20}
-	_, from := source(t, set)
-	for range 3 {
-		bucket := shared.Shared(t).NewBucket(t)
-		to := cephStore(t, bucket)
-		for range 2 {
-			m := &mirror.Mirror{From: mirror.Side{Backend: "old", Store: from}, To: mirror.Side{Backend: "new", Store: to}, Mark: "x"}
-			began := time.Now()
-			at, err := m.Run(t.Context(), mirror.Shard{Prefix: "restricted"}, mirror.Cursor{})
-			require.NoError(t, err)
-			t.Logf("%.3f s %+v", time.Since(began).Seconds(), at)
-		}
+func TestMain(m *testing.M) {
+	if job := os.Getenv(moverVariable); job != "" {
+		os.Exit(mover(job)) // we are the process that is to be killed
 	}
+	shared.Main(m)
+}
+
+func onSwift(t testing.TB, s *servers.Swift, authURL, container string) mirror.Side {
+	t.Helper()
+	store, err := objectstore.NewSwift(t.Context(), objectstore.SwiftOptions{AuthURL: authURL, Username: s.Username, Password: s.Password, Container: container, Root: swiftRoot})
+	require.NoError(t, err)
+	return mirror.Side{Backend: "swift", Store: store}
+}
+
+func onCeph(t testing.TB, c *servers.Ceph, endpoint, bucket string) mirror.Side {
+	t.Helper()
+	store, err := objectstore.NewS3(t.Context(), objectstore.S3Options{
+		Endpoint: endpoint, Region: c.Region, AccessKey: c.AccessKey, SecretKey: c.SecretKey, Bucket: bucket, Root: cephRoot,
+	})
+	require.NoError(t, err)
+	return mirror.Side{Backend: "ceph", Store: store}
+}
+
+func host(r *servers.Registry) string { return strings.TrimPrefix(r.URL, "http://") }
+
+var whole = mirror.Shard{Prefix: "restricted"}
+
+func run(t testing.TB, from, to mirror.Side) mirror.Cursor {
+	t.Helper()
+	at, err := (&mirror.Mirror{From: from, To: to, Mark: "test", Deletes: true}).Run(t.Context(), whole, mirror.Cursor{})
+	require.NoError(t, err)
+	return at
+}
+
+// verified compares both sides, and reads every byte of the target.
+func verified(t testing.TB, from, to mirror.Side) {
+	t.Helper()
+	check, err := (&mirror.Mirror{From: from, To: to}).Compare(t.Context(), whole, mirror.CompareOptions{})
+	require.NoError(t, err)
+	assert.Empty(t, check.Differences)
+	findings, _, err := (&audit.Audit{Side: to, Deep: true}).Run(t.Context(), whole)
+	require.NoError(t, err)
+	assert.Empty(t, findings)
+}
+
+// served pulls every tag with skopeo, and has go-containerregistry (as `crane validate` does) check every layer of each. It returns how many tags there are.
+func served(t testing.TB, registry string, repositories []string) int {
+	t.Helper()
+	policy := filepath.Join(t.TempDir(), "policy.json")
+	require.NoError(t, os.WriteFile(policy, []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`), 0o600))
+	tags := 0
+	for _, repository := range repositories {
+		ref, err := name.NewRepository(registry+"/"+repository, name.Insecure)
+		require.NoError(t, err)
+		list, err := remote.List(ref, remote.WithContext(t.Context()))
+		require.NoError(t, err)
+		tags += len(list)
+		group, ctx := errgroup.WithContext(t.Context())
+		group.SetLimit(4)
+		for _, tag := range list {
+			group.Go(func() error { return valid(ctx, ref.Tag(tag)) })
+		}
+		require.NoError(t, group.Wait())
+		pulled := filepath.Join(t.TempDir(), "pulled")
+		out, err := exec.CommandContext(t.Context(), "skopeo", "--policy", policy, "sync", "--all", "--src-tls-verify=false", "--src", "docker", "--dest", "dir",
+			registry+"/"+repository, pulled).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		images, err := filepath.Glob(filepath.Join(pulled, "*", "manifest.json"))
+		require.NoError(t, err)
+		assert.Len(t, images, len(list), "skopeo pulled another number of tags")
+		require.NoError(t, os.RemoveAll(pulled))
+	}
+	return tags
+}
+
+func valid(ctx context.Context, ref name.Reference) error {
+	d, err := remote.Get(ref, remote.WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("%s: %w", ref, err)
+	}
+	if d.MediaType.IsIndex() {
+		index, err := d.ImageIndex()
+		if err != nil {
+			return err
+		}
+		return validate.Index(index)
+	}
+	img, err := d.Image()
+	if err != nil {
+		return err
+	}
+	if err := validate.Image(img); err != nil {
+		return fmt.Errorf("%s: %w", ref, err)
+	}
+	return nil
+}
+
+// A prefix of 500 tags, with indexes, referrers, images without a tag and a layer of 1.2 GB, goes from Swift to Ceph, and back to an empty container. Promises 3, 7, 8.
+func TestRealPrefixGoesFromSwiftToCephAndBack(t *testing.T) {
+	lab := shared.Shared(t)
+	container, bucket, back := lab.NewContainer(t), lab.NewBucket(t), lab.NewContainer(t)
+	old := lab.SwiftRegistry(t, container)
+	pushed := seed.Set{Prefix: "restricted", Repositories: 3, Tags: 8, Layers: 2, LayerSize: 20 << 10, BaseSize: 1 << 20, Special: true, Large: []int{1_200_000_000}}
+	require.NoError(t, pushed.Push(t.Context(), host(old), 4))
+	laid := seed.Set{Prefix: "restricted/laid", Repositories: 5, Tags: 94}
+	connection := &swift.Connection{AuthUrl: lab.Swift.AuthURL, UserName: lab.Swift.Username, ApiKey: lab.Swift.Password}
+	require.NoError(t, laid.Lay(t.Context(), connection, container, swiftRoot))
+	repositories := append(pushed.Names(), laid.Names()...)
+
+	from, to := onSwift(t, lab.Swift, lab.Swift.AuthURL, container), onCeph(t, lab.Ceph, lab.Ceph.Endpoint, bucket)
+	at := run(t, from, to)
+	assert.EqualValues(t, 501, at.Progress.Tags)
+	verified(t, from, to)
+	assert.Equal(t, 501, served(t, host(lab.CephRegistry(t, bucket)), repositories))
+	again := run(t, from, to)
+	assert.Zero(t, again.Links)
+	assert.Zero(t, again.Progress.Bytes)
+
+	home := onSwift(t, lab.Swift, lab.Swift.AuthURL, back)
+	run(t, to, home)
+	verified(t, to, home)
+	assert.Equal(t, 501, served(t, host(lab.SwiftRegistry(t, back)), repositories))
+	again = run(t, to, home)
+	assert.Zero(t, again.Links)
 }
