@@ -53,7 +53,7 @@ func (s suite) large(t *testing.T) {
 // largeTogether has two workers store the same, as happens when one is taken for dead.
 func (s suite) largeTogether(t *testing.T) {
 	store := s.newStore(t)
-	const size = 60 << 20
+	const size = 40 << 20
 	var wait sync.WaitGroup
 	for range 3 {
 		wait.Go(func() {
@@ -85,9 +85,9 @@ func (s suite) largeAgain(t *testing.T) {
 	assert.Equal(t, "second", object.Mark)
 	assert.Equal(t, stored.ETag, object.ETag)
 
-	_, err = store.Put(t.Context(), "blob", random(50<<20, 6), 50<<20, objectstore.PutOptions{})
+	_, err = store.Put(t.Context(), "blob", random(20<<20, 6), 20<<20, objectstore.PutOptions{})
 	require.NoError(t, err)
-	assert.Equal(t, sum(randomBytes(t, 50<<20, 6)), sum(get(t, store, "blob", objectstore.ReadOptions{})))
+	assert.Equal(t, sum(randomBytes(t, 20<<20, 6)), sum(get(t, store, "blob", objectstore.ReadOptions{})))
 	if segmented, ok := store.(objectstore.Segmented); ok {
 		segments, err := segmented.Segments(t.Context(), "blob")
 		require.NoError(t, err)

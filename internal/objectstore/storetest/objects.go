@@ -131,7 +131,7 @@ func forgetful(size int64) io.Reader {
 
 func (s suite) badBodies(t *testing.T) { s.refuses(t, 5000) }
 
-func (s suite) badLargeBodies(t *testing.T) { s.refuses(t, 40<<20) }
+func (s suite) badLargeBodies(t *testing.T) { s.refuses(t, 20<<20) }
 
 func (s suite) refuses(t *testing.T, size int64) {
 	store := s.newStore(t)
