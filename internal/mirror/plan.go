@@ -215,7 +215,7 @@ func (p *planning) others(ctx context.Context, prefix string) error {
 	own := distribution.Under(prefix)
 	for _, o := range []objectstore.ListOptions{
 		{Prefix: distribution.Under(""), Before: own},
-		{Prefix: distribution.Under(""), After: own + "\xff"},
+		{Prefix: distribution.Under(""), After: own + "\U0010FFFF"}, // past every key below it, and UTF-8, which Swift insists on
 	} {
 		for object, err := range p.From.Store.List(ctx, o) {
 			if err != nil {

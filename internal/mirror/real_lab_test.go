@@ -140,12 +140,13 @@ func TestRealPrefixGoesFromSwiftToCephAndBack(t *testing.T) {
 	connection := &swift.Connection{AuthUrl: lab.Swift.AuthURL, UserName: lab.Swift.Username, ApiKey: lab.Swift.Password}
 	require.NoError(t, laid.Lay(t.Context(), connection, container, swiftRoot))
 	repositories := append(pushed.Names(), laid.Names()...)
+	const tags = 504 // 500 and one large; clients keep the list of what refers to an image under a tag in each of the three repositories that have such
 
 	from, to := onSwift(t, lab.Swift, lab.Swift.AuthURL, container), onCeph(t, lab.Ceph, lab.Ceph.Endpoint, bucket)
 	at := run(t, from, to)
-	assert.EqualValues(t, 501, at.Progress.Tags)
+	assert.EqualValues(t, tags, at.Progress.Tags)
 	verified(t, from, to)
-	assert.Equal(t, 501, served(t, host(lab.CephRegistry(t, bucket)), repositories))
+	assert.Equal(t, tags, served(t, host(lab.CephRegistry(t, bucket)), repositories))
 	again := run(t, from, to)
 	assert.Zero(t, again.Links)
 	assert.Zero(t, again.Progress.Bytes)
@@ -153,7 +154,7 @@ func TestRealPrefixGoesFromSwiftToCephAndBack(t *testing.T) {
 	home := onSwift(t, lab.Swift, lab.Swift.AuthURL, back)
 	run(t, to, home)
 	verified(t, to, home)
-	assert.Equal(t, 501, served(t, host(lab.SwiftRegistry(t, back)), repositories))
+	assert.Equal(t, tags, served(t, host(lab.SwiftRegistry(t, back)), repositories))
 	again = run(t, to, home)
 	assert.Zero(t, again.Links)
 }

@@ -24,13 +24,18 @@ func (s Set) Lay(ctx context.Context, c *swift.Connection, container, root strin
 	group.SetLimit(16)
 	put := func(key, content string, headers swift.Headers) {
 		group.Go(func() error {
-			if _, err := c.ObjectPut(ctx, container, key, strings.NewReader(content), true, "", "", headers); err != nil {
+			if _, err := c.ObjectPut(ctx, container, key, strings.NewReader(content), headers == nil, "", "", headers); err != nil {
 				return fmt.Errorf("lay %s into %s: %w", key, container, err)
 			}
 			return nil
 		})
 	}
+	laid := map[string]bool{} // base layers and configs come up again
 	tree := distributiontest.Tree{Put: func(key, content string) {
+		if path := distribution.Parse(key); path.Kind != distribution.TagCurrent && laid[key] {
+			return
+		}
+		laid[key] = true
 		if distribution.Parse(key).Kind != distribution.Blob || strings.HasPrefix(content, `{"config"`) { // a manifest
 			put(root+key, content, nil)
 			return

@@ -2,8 +2,14 @@
 package seed
 
 import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -12,7 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sync/errgroup"
 )
@@ -46,16 +52,32 @@ func (s Set) Names() []string {
 	return names
 }
 
-// layer is uncompressed noise, so that it has the same size everywhere.
-func (s Set) layer(size int, of ...int) v1.Layer {
+// layer is a tar file of noise, which gzip makes no smaller.
+func (s Set) layer(size int, of ...int) (v1.Layer, error) {
 	seed := s.Seed
 	for _, n := range of {
 		seed = seed*1_000_003 + uint64(n) + 1 //nolint:gosec // a seed
 	}
-	r := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24), byte(seed >> 32), byte(seed >> 40), byte(seed >> 48), byte(seed >> 56)})
+	var key [32]byte
+	binary.LittleEndian.PutUint64(key[:], seed)
 	content := make([]byte, size)
-	_, _ = r.Read(content) // never fails
-	return static.NewLayer(content, types.OCIUncompressedLayer)
+	_, _ = rand.NewChaCha8(key).Read(content) // never fails
+	var packed bytes.Buffer
+	zipped, err := gzip.NewWriterLevel(&packed, gzip.NoCompression)
+	if err != nil {
+		return nil, err
+	}
+	archive := tar.NewWriter(zipped)
+	if err := archive.WriteHeader(&tar.Header{Name: "noise", Mode: 0o644, Size: int64(size)}); err != nil {
+		return nil, err
+	}
+	if _, err := archive.Write(content); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(archive.Close(), zipped.Close()); err != nil {
+		return nil, err
+	}
+	return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(packed.Bytes())), nil }, tarball.WithMediaType(types.OCILayer))
 }
 
 // Push pushes the set to the registry at host, jobs images at once.
@@ -81,7 +103,10 @@ func (s Set) Push(ctx context.Context, host string, jobs int) error {
 		return nil
 	}
 	for i := range s.Repositories {
-		base := s.layer(s.BaseSize, -2, i%3)
+		base, err := s.layer(s.BaseSize, -2, i%3)
+		if err != nil {
+			return err
+		}
 		for tag := range s.Tags {
 			group.Go(func() error {
 				img, err := s.image(base, i, tag)
@@ -97,7 +122,11 @@ func (s Set) Push(ctx context.Context, host string, jobs int) error {
 	}
 	for i, size := range s.Large {
 		group.Go(func() error {
-			img, err := mutate.AppendLayers(oci(), s.layer(size, -3, i))
+			layer, err := s.layer(size, -3, i)
+			if err != nil {
+				return err
+			}
+			img, err := mutate.AppendLayers(oci(), layer)
 			if err != nil {
 				return err
 			}
@@ -114,13 +143,23 @@ func oci() v1.Image {
 func (s Set) image(base v1.Layer, of ...int) (v1.Image, error) {
 	layers := []v1.Layer{base}
 	for i := range s.Layers {
-		layers = append(layers, s.layer(s.LayerSize, append(of, i)...))
+		layer, err := s.layer(s.LayerSize, append(of, i)...)
+		if err != nil {
+			return nil, err
+		}
+		layers = append(layers, layer)
 	}
 	return mutate.AppendLayers(oci(), layers...)
 }
 
 // One is an image that no other Seed makes.
-func (s Set) One() (v1.Image, error) { return s.image(s.layer(s.BaseSize, -4), -40) }
+func (s Set) One() (v1.Image, error) {
+	base, err := s.layer(s.BaseSize, -4)
+	if err != nil {
+		return nil, err
+	}
+	return s.image(base, -40)
+}
 
 func (s Set) special(base v1.Layer, i int, push func(string, string, remote.Taggable) error) error {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
