@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -113,11 +114,10 @@ func TestLostAnswersAreNoFailures(t *testing.T) {
 	const size = 40 << 20
 	for line, store := range withLines(t) {
 		for _, op := range []string{"PUT", "POST", "DELETE"} {
-			lost := map[string]bool{}
+			var lost sync.Map
 			line.lose = func(r *http.Request) bool {
-				first := r.Method == op && !lost[r.URL.RequestURI()]
-				lost[r.URL.RequestURI()] = true
-				return first
+				_, again := lost.LoadOrStore(r.URL.RequestURI(), true)
+				return r.Method == op && !again
 			}
 			for key, size := range map[string]int64{"small": 100, "large": size} {
 				var body io.Reader = chacha(size, 1)
