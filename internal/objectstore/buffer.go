@@ -58,15 +58,10 @@ func (b *buffer) back() {
 	}
 }
 
-// fill reads as many bytes as the buffer is long. Other than io.ReadFull it does not lose an error that comes together with the last byte.
+// fill reads as many bytes as the buffer is long. An error that comes together with the last byte is not lost: the source keeps it.
 func (b *buffer) fill(body *source) error {
-	for n := 0; n < len(b.bytes); {
-		m, err := body.Read(b.bytes[n:])
-		if n += m; err != nil && (n < len(b.bytes) || err != io.EOF) {
-			return err
-		}
-	}
-	return nil
+	_, err := io.ReadFull(body, b.bytes)
+	return err
 }
 
 func (b *buffer) md5() string { return md5hex(b.bytes) }

@@ -235,3 +235,22 @@ func TestBadCredentialsAreFinal(t *testing.T) {
 		assert.NotErrorIs(t, err, ErrNotExist)
 	}
 }
+
+func TestTheNewestIsAskedFor(t *testing.T) {
+	var newest atomic.Int64
+	f := newFake(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Newest") == "true" {
+			newest.Add(1)
+		}
+		held(w, r)
+	})
+	store := f.stores(t, time.Minute)["swift"]
+	for _, o := range []ReadOptions{{Newest: true}, {}} {
+		_, err := store.Stat(t.Context(), "x", o)
+		require.NoError(t, err)
+		body, _, err := store.Get(t.Context(), "x", o)
+		require.NoError(t, err)
+		require.NoError(t, body.Close())
+	}
+	assert.Equal(t, int64(2), newest.Load())
+}

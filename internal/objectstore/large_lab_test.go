@@ -90,12 +90,13 @@ func TestWhatWasSentIsNotSentAgain(t *testing.T) {
 	const size = 200 << 20
 	for line, store := range withLines(t) {
 		ctx, body := dying(t, chacha(size, 1), 150<<20)
-		_, err := store.Put(ctx, "blob", body, size, PutOptions{})
+		_, err := store.Put(ctx, "blob", body, size, PutOptions{Mark: "first"})
 		require.ErrorIs(t, err, context.Canceled, store)
 		line.sent.Store(0)
-		stored, err := store.Put(t.Context(), "blob", chacha(size, 1), size, PutOptions{})
+		stored, err := store.Put(t.Context(), "blob", chacha(size, 1), size, PutOptions{Mark: "second"})
 		require.NoError(t, err, store)
 		assert.Equal(t, int64(size), stored.Size)
+		assert.Equal(t, "second", stored.Mark)
 		assert.Less(t, line.sent.Load(), int64(120<<20), store)
 		assert.Greater(t, line.sent.Load(), int64(40<<20), store)
 

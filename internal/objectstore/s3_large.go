@@ -35,7 +35,7 @@ type upload struct {
 func (s *S3) putLarge(ctx context.Context, from *source, o PutOptions) (Object, error) {
 	u := &upload{s: s, key: from.key, mark: o.Mark, ready: make(chan struct{})}
 	parts, err := inParts(ctx, s.buffers, from, partFor(from.size, mostParts), u.store)
-	if err == nil {
+	if err == nil && !u.gone.Load() {
 		err = u.complete(ctx, parts)
 	}
 	if from.failed() && ctx.Err() == nil && u.id != "" {
@@ -43,14 +43,15 @@ func (s *S3) putLarge(ctx context.Context, from *source, o PutOptions) (Object, 
 		return Object{}, errors.Join(err, u.abort(ctx))
 	}
 	want := partsETag(parts, bare) + fmt.Sprintf("-%d", len(parts))
-	gone := over(err)
+	gone := u.gone.Load() || over(err)
 	if err != nil && !gone {
 		return Object{}, err
 	}
 	stored, statErr := s.Stat(ctx, from.key, ReadOptions{})
 	switch {
-	case gone && (errors.Is(statErr, ErrNotExist) || stored.ETag != want):
-		return Object{}, fmt.Errorf("somebody else ended the upload of %q: %w", from.key, &brokenError{err})
+	case gone && (errors.Is(statErr, ErrNotExist) || statErr == nil && stored.ETag != want):
+		// A new attempt begins a new upload.
+		return Object{}, fmt.Errorf("putting %q in %s: %w", from.key, s, &brokenError{errEnded})
 	case statErr != nil:
 		return Object{}, statErr
 	case stored.ETag != want || stored.Size != from.size:
@@ -60,6 +61,8 @@ func (s *S3) putLarge(ctx context.Context, from *source, o PutOptions) (Object, 
 	}
 	return stored, nil
 }
+
+var errEnded = errors.New("somebody else ended the upload, and not with what was sent")
 
 // over reports whether an upload was completed or aborted by somebody else: another worker that stores the same, or an earlier attempt of ours whose
 // answer got lost.
