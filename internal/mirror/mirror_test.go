@@ -343,6 +343,19 @@ func TestALaggingListingOfTheSource(t *testing.T) {
 	}
 }
 
+// A listing that never shows a tag, though the registry serves it: the tag's history, which is listed, gives it away.
+func TestATagThatIsServedAndNotListedComesAlong(t *testing.T) {
+	w := newWorld()
+	w.images()
+	w.guarded(t)
+	m := w.mirror()
+	m.From.Store = &lagging{Memory: w.from, hidden: func(key string) bool { return distribution.Parse(key).Kind == distribution.TagCurrent }}
+	at, err := m.Run(t.Context(), everything, Cursor{})
+	require.NoError(t, err)
+	w.whole(t)
+	assert.Empty(t, at.Unexpected)
+}
+
 func TestAListingThatBreaksOffEndsTheRun(t *testing.T) {
 	for _, side := range []string{"from", "to"} {
 		w := newWorld()

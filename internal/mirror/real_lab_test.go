@@ -136,7 +136,7 @@ func TestRealPrefixGoesFromSwiftToCephAndBack(t *testing.T) {
 	old := lab.SwiftRegistry(t, container)
 	pushed := seed.Set{Prefix: "restricted", Repositories: 3, Tags: 8, Layers: 2, LayerSize: 20 << 10, BaseSize: 1 << 20, Special: true, Large: []int{1_200_000_000}}
 	require.NoError(t, pushed.Push(t.Context(), host(old), 4))
-	laid := seed.Set{Prefix: "restricted/laid", Repositories: 5, Tags: 94}
+	laid := seed.Set{Prefix: "restricted/laid", Repositories: 5, Tags: 94, Layers: 2, LayerSize: 2 << 10, BaseSize: 64 << 10, Seed: 1}
 	connection := &swift.Connection{AuthUrl: lab.Swift.AuthURL, UserName: lab.Swift.Username, ApiKey: lab.Swift.Password}
 	require.NoError(t, laid.Lay(t.Context(), connection, container, swiftRoot))
 	repositories := append(pushed.Names(), laid.Names()...)

@@ -56,9 +56,18 @@ func (r *repository) takeTag(ctx context.Context, path distribution.Path, p *pai
 func (r *repository) endTag(ctx context.Context) error {
 	t := r.tag
 	r.tag = nil
-	switch {
-	case t == nil:
+	if t == nil {
 		return nil
+	}
+	if !t.atFrom && len(t.index) > 0 {
+		// Its history is listed and it is not: either the listing lags behind, or the tag has lost its link.
+		there, err := r.linkedAt(ctx, r.From.Store, distribution.Path{Kind: distribution.TagCurrent, Repository: r.name, Tag: t.name})
+		if err != nil {
+			return err
+		}
+		t.atFrom, t.changed = there, t.changed || there
+	}
+	switch {
 	case !t.atFrom && !t.atTo && len(t.index) > 0:
 		r.unexpected = append(r.unexpected, distribution.Path{Kind: distribution.TagIndex, Repository: r.name, Tag: t.name, Digest: t.index[0]}.Key()+" (the tag has no current link)")
 		return nil

@@ -21,7 +21,7 @@ func (b *benchmark) lay(ctx context.Context, p place) error {
 
 // laid is a place with so many tags that the target has already.
 func (b *benchmark) laid(ctx context.Context, tags int) (p place, stop func(), err error) {
-	p, stopFrom, err := b.onSwift(ctx, seed.Set{Prefix: "restricted", Repositories: max(1, tags/100), Tags: min(100, tags)})
+	p, stopFrom, err := b.onSwift(ctx, seed.Set{Prefix: "restricted", Repositories: max(1, tags/100), Tags: min(100, tags), Layers: 2, LayerSize: 200, BaseSize: 2 << 10})
 	if err != nil {
 		return p, nil, err
 	}

@@ -10,7 +10,7 @@ import (
 
 // movers compares one mover with two, each with half of the shards, where the stores are far away: every request takes a while, as it does between data centres.
 func (b *benchmark) movers(ctx context.Context) error {
-	p, stop, err := b.onSwift(ctx, seed.Set{Prefix: "restricted", Repositories: 8, Tags: 25})
+	p, stop, err := b.onSwift(ctx, seed.Set{Prefix: "restricted", Repositories: 8, Tags: 25, Layers: 2, LayerSize: 8 << 10, BaseSize: 64 << 10})
 	if err != nil {
 		return err
 	}

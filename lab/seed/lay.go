@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"strings"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/ncw/swift/v2"
 	"golang.org/x/sync/errgroup"
 
@@ -15,7 +17,7 @@ import (
 )
 
 // Lay writes the repositories of a set into a Swift container as Distribution's driver leaves them, with manifests and links whole, and layers and configs as Dynamic Large
-// Objects: pushing thousands of tags through a registry on Swift takes hours. Layers are a few bytes; sizes, Special and Large of the set are not looked at.
+// Objects: pushing thousands of tags through a registry on Swift takes hours. Special and Large of the set are not looked at.
 func (s Set) Lay(ctx context.Context, c *swift.Connection, container, root string) error {
 	if err := c.Authenticate(ctx); err != nil {
 		return fmt.Errorf("lay images into %s: %w", container, err)
@@ -30,27 +32,66 @@ func (s Set) Lay(ctx context.Context, c *swift.Connection, container, root strin
 			return nil
 		})
 	}
-	laid := map[string]bool{} // base layers and configs come up again
-	tree := distributiontest.Tree{Put: func(key, content string) {
-		if path := distribution.Parse(key); path.Kind != distribution.TagCurrent && laid[key] {
+	laid := map[string]bool{} // base layers come up again
+	segmented := distributiontest.Tree{Put: func(key, content string) {
+		switch {
+		case laid[key]:
 			return
+		case distribution.Parse(key).Kind != distribution.Blob:
+			put(root+key, content, nil)
+		default:
+			random := make([]byte, 20)
+			_, _ = rand.Read(random) // never fails
+			segments := "segments/" + hex.EncodeToString(random)[:3] + "/" + hex.EncodeToString(random)[3:]
+			put(segments+"/0000000000000001", content, nil)
+			put(root+key, "", swift.Headers{"X-Object-Manifest": container + "/" + segments})
 		}
 		laid[key] = true
-		if distribution.Parse(key).Kind != distribution.Blob || strings.HasPrefix(content, `{"config"`) { // a manifest
-			put(root+key, content, nil)
-			return
-		}
-		random := make([]byte, 20)
-		_, _ = rand.Read(random) // never fails
-		segments := "segments/" + hex.EncodeToString(random)[:3] + "/" + hex.EncodeToString(random)[3:]
-		put(segments+"/0000000000000001", content, nil)
-		put(root+key, "", swift.Headers{"X-Object-Manifest": container + "/" + segments})
 	}}
+	whole := distributiontest.Tree{Put: func(key, content string) { put(root+key, content, nil) }}
 	for i := range s.Repositories {
+		base, err := s.layer(s.BaseSize, -2, i%3)
+		if err != nil {
+			return err
+		}
 		for tag := range s.Tags {
-			d := tree.Image(s.Repository(i), nil, "base layer", fmt.Sprintf("layer %d of %d", tag, i), fmt.Sprintf("another layer %d of %d", tag, i))
-			tree.Tag(s.Repository(i), fmt.Sprintf("v%d", tag), d)
+			img, err := s.image(base, i, tag)
+			if err != nil {
+				return err
+			}
+			if err := layImage(segmented, whole, s.Repository(i), fmt.Sprintf("v%d", tag), img); err != nil {
+				return err
+			}
 		}
 	}
 	return group.Wait()
+}
+
+func layImage(segmented, whole distributiontest.Tree, repository, tag string, img v1.Image) error {
+	layers, err := img.Layers()
+	if err != nil {
+		return err
+	}
+	for _, layer := range layers {
+		content, err := layer.Compressed()
+		if err != nil {
+			return err
+		}
+		raw, err := io.ReadAll(content)
+		if err != nil {
+			return err
+		}
+		segmented.Blob(repository, string(raw))
+	}
+	config, err := img.RawConfigFile()
+	if err != nil {
+		return err
+	}
+	segmented.Blob(repository, string(config))
+	manifest, err := img.RawManifest()
+	if err != nil {
+		return err
+	}
+	whole.Tag(repository, tag, whole.RawManifest(repository, manifest))
+	return nil
 }

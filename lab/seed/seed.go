@@ -152,6 +152,17 @@ func (s Set) image(base v1.Layer, of ...int) (v1.Image, error) {
 	return mutate.AppendLayers(oci(), layers...)
 }
 
+// forPlatform says in the config what an image is for.
+func forPlatform(img v1.Image, architecture string) (v1.Image, error) {
+	config, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture = "linux", architecture
+	return mutate.ConfigFile(img, config)
+}
+
 // One is an image that no other Seed makes.
 func (s Set) One() (v1.Image, error) {
 	base, err := s.layer(s.BaseSize, -4)
@@ -166,6 +177,9 @@ func (s Set) special(base v1.Layer, i int, push func(string, string, remote.Tagg
 	for n, architecture := range []string{"amd64", "arm64"} {
 		img, err := s.image(base, i, -10-n)
 		if err != nil {
+			return err
+		}
+		if img, err = forPlatform(img, architecture); err != nil {
 			return err
 		}
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: architecture}}})

@@ -2,13 +2,10 @@ package servers
 
 import (
 	"context"
-	"crypto/md5" //nolint:gosec // how Swift names what it stores
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"time"
 )
@@ -102,17 +99,6 @@ func (s *Swift) CreateContainer(ctx context.Context, name string) error {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-}
-
-// ObjectFiles are the files on disk that hold an object: where a test damages it.
-func (s *Swift) ObjectFiles(container, object string) ([]string, error) {
-	sum := md5.Sum([]byte(swiftHashPrefix + "/" + swiftAccount + "/" + container + "/" + object + swiftHashSuffix)) //nolint:gosec // see the import
-	pattern := filepath.Join(s.Dir, "srv/d1/objects/*/*", hex.EncodeToString(sum[:]), "*.data")
-	found, err := filepath.Glob(pattern)
-	if err == nil && len(found) == 0 {
-		err = fmt.Errorf("%s/%s: no file matches %s: %w", container, object, pattern, os.ErrNotExist)
-	}
-	return found, err
 }
 
 // errBusy is an answer of 500 and more: a service that is about to come up, or to give up.

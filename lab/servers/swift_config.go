@@ -123,6 +123,6 @@ pipeline = %[6]s-server
 use = egg:swift#%[6]s
 [%[6]s-replicator]
 [%[6]s-updater]
-interval = 2
+interval = 10
 [%[6]s-auditor]
 `

@@ -47,6 +47,11 @@ func (t Tree) Manifest(repository string, of any) digest.Digest {
 	if err != nil {
 		panic(err) // a test's own mistake
 	}
+	return t.RawManifest(repository, raw)
+}
+
+// RawManifest stores the text of a manifest, with its link.
+func (t Tree) RawManifest(repository string, raw []byte) digest.Digest {
 	d := digest.FromBytes(raw)
 	t.Put(distribution.BlobKey(d), string(raw))
 	t.Link(distribution.Path{Kind: distribution.Revision, Repository: repository, Digest: d})
