@@ -2,6 +2,7 @@ package audit
 
 import (
 	"errors"
+	"io"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -104,6 +105,12 @@ var faults = map[string]struct {
 	"last segment gone": {SegmentsMissing, func(_ *testing.T, f *faulty) {
 		f.bad.PutSegmented(distribution.BlobKey(f.other), "another", objectstore.Dynamic, []objectstore.Object{{Key: "registry/segments/abc/0000000000000001", Size: 7}})
 	}, func(f *faulty) string { return distribution.BlobKey(f.other) }, []string{"multi", "v1"}, false, nil, false},
+	"segment listed and gone": {SegmentsMissing, func(_ *testing.T, f *faulty) {
+		f.bad.PutSegmented(distribution.BlobKey(f.other), "another layer", objectstore.Dynamic, []objectstore.Object{
+			{Key: "registry/segments/abc/0000000000000001", Size: 7}, {Key: "registry/segments/abc/0000000000000002", Size: 6},
+		})
+		f.bad.Truncate(distribution.BlobKey(f.other), 7)
+	}, func(f *faulty) string { return distribution.BlobKey(f.other) }, []string{"multi", "v1"}, true, nil, false},
 	"empty layer link": {LinkEmpty, func(_ *testing.T, f *faulty) { f.bad.PutString(link(distribution.Layer, f.other), "") },
 		func(f *faulty) string { return link(distribution.Layer, f.other) }, []string{"multi", "v1"}, false, nil, false},
 	"link with nonsense": {LinkBad, func(_ *testing.T, f *faulty) { f.bad.PutString(link(distribution.Revision, f.image), "nonsense") },
@@ -232,6 +239,26 @@ func TestListingAndObjectDisagreeing(t *testing.T) {
 		paths[x.Path] = x.Category
 	}
 	assert.Equal(t, map[string]Category{distribution.BlobKey(f.other): ListedGone, link(distribution.Layer, f.layer): ListedGone}, paths)
+}
+
+// Swift answers with an error at once when the first segment of an object is gone although it is listed.
+func TestASegmentedBlobThatGivesNothingIsAFindingAndNoError(t *testing.T) {
+	f := newFaulty(t)
+	key := distribution.BlobKey(f.other)
+	for parts, segment := range map[objectstore.Parts]string{objectstore.Dynamic: "0000000000000001", objectstore.Static: "a-0"} {
+		f.bad.PutSegmented(key, "another layer", parts, []objectstore.Object{{Key: "registry/segments/abc/" + segment, Size: 13}})
+		f.bad.Fault = func(op, asked string) error {
+			if op == "get" && asked == key {
+				return io.ErrUnexpectedEOF
+			}
+			return nil
+		}
+		found, _ := f.audit(t, true)
+		require.Len(t, found, 1)
+		assert.Equal(t, SegmentsMissing, found[0].Category)
+		assert.Equal(t, "segment "+segment+" is listed and cannot be read: 0 of 13 bytes came", found[0].Detail)
+		assert.Equal(t, []string{"multi", "v1"}, found[0].Tags)
+	}
 }
 
 func TestATransientFaultIsNoFinding(t *testing.T) {

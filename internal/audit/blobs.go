@@ -112,7 +112,7 @@ func (a *Audit) look(ctx context.Context, d digest.Digest, want int64, o objects
 		a.counts.bytes.Add(object.Size)
 		return f, object.Size, nil
 	}
-	f, err := a.hash(ctx, d, o)
+	f, err := a.hash(ctx, d, object, o)
 	return f, object.Size, err
 }
 
@@ -146,28 +146,47 @@ func (a *Audit) gap(ctx context.Context, object objectstore.Object, want int64) 
 }
 
 // hash reads a blob.
-func (a *Audit) hash(ctx context.Context, d digest.Digest, o objectstore.ReadOptions) (Finding, error) {
+func (a *Audit) hash(ctx context.Context, d digest.Digest, object objectstore.Object, o objectstore.ReadOptions) (Finding, error) {
 	key := distribution.BlobKey(d)
+	verifier, n := d.Verifier(), int64(0)
 	body, _, err := a.Store.Get(ctx, key, o)
-	if errors.Is(err, objectstore.ErrNotExist) {
-		return found(BlobMissing, key, "", d, "the store has no such object"), nil
+	if err == nil {
+		n, err = io.Copy(verifier, body)
+		body.Close()
 	}
-	if err != nil {
-		return Finding{}, err
-	}
-	defer body.Close()
-	verifier := d.Verifier()
-	n, err := io.Copy(verifier, body)
 	a.counts.bytes.Add(n)
 	switch {
+	case errors.Is(err, objectstore.ErrNotExist):
+		return found(BlobMissing, key, "", d, "the store has no such object"), nil
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return found(BlobShort, key, "", d, "it ends after %d bytes, before the size that the store announces", n), nil
+		return a.cutOff(ctx, d, object, n)
 	case err != nil:
 		return Finding{}, err
 	case !verifier.Verified():
 		return found(BlobCorrupt, key, "", d, "its %d bytes do not hash to its name", n), nil
 	}
 	return Finding{}, nil
+}
+
+// cutOff says why a blob ends after n bytes: a segment that is listed may be gone all the same.
+func (a *Audit) cutOff(ctx context.Context, d digest.Digest, object objectstore.Object, n int64) (Finding, error) {
+	short := found(BlobShort, object.Key, "", d, "it ends after %d bytes, the store announces %d", n, object.Size)
+	store, ok := a.Store.(objectstore.Segmented)
+	if !ok || object.Parts != objectstore.Dynamic && object.Parts != objectstore.Static {
+		return short, nil
+	}
+	segments, err := store.Segments(ctx, object.Key)
+	if err != nil {
+		return short, fmt.Errorf("segments of %s: %w", object.Key, err)
+	}
+	end := int64(0)
+	for _, segment := range segments {
+		if end += segment.Size; end > n {
+			name := segment.Key[strings.LastIndexByte(segment.Key, '/')+1:]
+			return found(SegmentsMissing, object.Key, "", d, "segment %s is listed and cannot be read: %d of %d bytes came", name, n, object.Size), nil
+		}
+	}
+	return short, nil
 }
 
 // listed tells what is missing from what the store lists all the same.

@@ -27,7 +27,7 @@ const (
 	BlobLong  Category = "blob-long"
 	// BlobCorrupt: its bytes do not hash to its name. Blobs of layers are read when the audit is deep, manifests always.
 	BlobCorrupt Category = "blob-corrupt"
-	// SegmentsMissing: a Dynamic Large Object of Swift that lacks segments.
+	// SegmentsMissing: a large object of Swift that lacks segments. One that is still listed shows only when the audit is deep.
 	SegmentsMissing Category = "segments-missing"
 	// LinkMissing: a tag has a history, and no current link.
 	LinkMissing Category = "link-missing"
