@@ -7,7 +7,7 @@ LAB ?= small
 # The lab's S3-like clients and registries break on a set AWS_CA_BUNDLE; nothing here uses AWS.
 unexport AWS_CA_BUNDLE
 
-.PHONY: all build devserver packages packages-lab demo up down lab lab-down test unit lint lab-test histories clean
+.PHONY: all build devserver packages packages-lab demo up down lab lab-down test unit lint lab-test bench histories clean
 
 all: build
 
@@ -55,6 +55,13 @@ lab-test: packages packages-lab build devserver ## real stores, registries, ngin
 	cd devserver && $(GO) test ./...
 	$(GO) build -o $(BIN)/stores ./lab/stores
 	$(BIN)/stores run -- $(GO) test -race -tags lab -count=1 -p 1 -timeout 45m ./...
+
+bench: packages packages-lab ## against skopeo, crane, regsync and rclone; takes about an hour
+	GOBIN=$(CURDIR)/$(BIN)/bench-tools $(GO) install github.com/google/go-containerregistry/cmd/crane@v0.22.1
+	GOBIN=$(CURDIR)/$(BIN)/bench-tools $(GO) install github.com/regclient/regclient/cmd/regsync@v0.11.7
+	$(GO) test -run '^$$' -bench . -benchmem ./internal/...
+	$(GO) build -o $(BIN)/bench ./lab/bench
+	$(BIN)/bench -rounds 2 -out BENCHMARKS.md
 
 histories: packages build devserver ## record the workflow histories that the replay test checks
 	$(GO) test -tags lab -count=1 -run TestRecordHistories ./lab -record
