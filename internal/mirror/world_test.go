@@ -6,7 +6,6 @@ import (
 	"iter"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -161,7 +160,6 @@ func (w *world) hashed(t *testing.T) {
 // lagging is a store whose listing does not show some keys yet.
 type lagging struct {
 	*storetest.Memory
-	mu     sync.Mutex
 	hidden func(key string) bool
 }
 
