@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -85,7 +86,7 @@ func (e *estimator) estimate(ctx context.Context, d *desk, v view, infos []*work
 		}
 		cursors[i.GetActivityId()] = at
 	}
-	if resumed(r) {
+	if handedOn(r) {
 		if err := e.learnBefore(ctx, d, v.Workflow, v.Run, cursors); err != nil {
 			return nil, err
 		}
@@ -135,14 +136,11 @@ func (e *estimator) at(now time.Time, r report.Report, done registry.Progress) *
 	return p
 }
 
-// resumed reports whether a copy may have been handed on.
-func resumed(r report.Report) bool {
-	for _, d := range r.Decisions {
-		if strings.HasPrefix(d.What, "resumed") {
-			return true
-		}
-	}
-	return false
+// handedOn reports whether activities may have begun with the cursor of others: after a pause, or when the copies were bounded anew.
+func handedOn(r report.Report) bool {
+	return slices.ContainsFunc(r.Decisions, func(d report.Decision) bool {
+		return strings.HasPrefix(d.What, "resumed") || strings.HasPrefix(d.What, workflows.DecisionBounds)
+	})
 }
 
 // learnBefore reads from the history with which cursors activities began. Each is looked up once.

@@ -25,6 +25,12 @@ func TestProgressCountsNothingTwice(t *testing.T) {
 	assert.Equal(t, int64(1150), got.Bytes)
 }
 
+func TestCopiesAreHandedOnAfterAPauseAndWhenTheyAreBounded(t *testing.T) {
+	for what, want := range map[string]bool{"approved": false, "resumed": true, workflows.DecisionBounds + "8.0 MiB/s": true} {
+		assert.Equal(t, want, handedOn(report.Report{Decisions: []report.Decision{{What: what}}}), what)
+	}
+}
+
 func TestRateAndTimeLeft(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	r := report.Report{

@@ -9,6 +9,9 @@ import (
 	"transship/activities"
 )
 
+// DecisionBounds is how the decision to bound the copies begins in a report.
+const DecisionBounds = "bounds the copies: "
+
 func (m *migration) mayThrottle(_ workflow.Context, c Command) error {
 	if err := m.over(); err != nil {
 		return err
@@ -26,7 +29,7 @@ func (m *migration) mayThrottle(_ workflow.Context, c Command) error {
 
 // throttle bounds copies from now on: those under way stop, and go on from where they were with the new bounds.
 func (m *migration) throttle(_ workflow.Context, c Command) (string, error) {
-	m.decide(c.By, "bounds the copies: "+bounds(c.Throttle), c.Reason)
+	m.decide(c.By, DecisionBounds+bounds(c.Throttle), c.Reason)
 	m.state.Throttle = c.Throttle
 	return "copies go on with " + bounds(c.Throttle), nil
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
@@ -25,6 +26,8 @@ type Audit struct {
 	// RepositoryDone is told after each repository what has been looked at so far, and what was found in this one; After is the cursor to go on from.
 	RepositoryDone func(after string, counts Counts, found []Finding)
 
+	// began is when the listing was asked for.
+	began  time.Time
 	blobs  blobMemory
 	counts struct{ repositories, tags, manifests, blobs, links, bytes, transient atomic.Int64 }
 }
@@ -36,6 +39,7 @@ func (a *Audit) Run(ctx context.Context, shard mirror.Shard) ([]Finding, Counts,
 	if a.Jobs <= 0 {
 		a.Jobs = defaultJobs
 	}
+	a.began = time.Now()
 	var all []Finding
 	var r *repository
 	end := func() error {

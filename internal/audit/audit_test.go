@@ -1,12 +1,15 @@
 package audit
 
 import (
+	"context"
 	"errors"
 	"io"
+	"iter"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/assert"
@@ -258,6 +261,61 @@ func TestASegmentedBlobThatGivesNothingIsAFindingAndNoError(t *testing.T) {
 		assert.Equal(t, SegmentsMissing, found[0].Category)
 		assert.Equal(t, "segment "+segment+" is listed and cannot be read: 0 of 13 bytes came", found[0].Detail)
 		assert.Equal(t, []string{"multi", "v1"}, found[0].Tags)
+	}
+}
+
+// unlisted is a store whose listing does not show some keys.
+type unlisted struct {
+	*storetest.Memory
+	key func(string) bool
+}
+
+func (u unlisted) List(ctx context.Context, o objectstore.ListOptions) iter.Seq2[objectstore.Object, error] {
+	return func(yield func(objectstore.Object, error) bool) {
+		for object, err := range u.Memory.List(ctx, o) {
+			if err == nil && u.key(object.Key) {
+				continue
+			}
+			if !yield(object, err) {
+				return
+			}
+		}
+	}
+}
+
+// While an audit runs, clients push and delete: what the listing could not yet show, or still shows, is no fault. What it never shows is one.
+func TestWhatIsPushedOrDeletedMeanwhileIsNoFinding(t *testing.T) {
+	for _, hidden := range []func(f *faulty) string{
+		func(f *faulty) string { return link(distribution.Layer, f.other) },
+		func(f *faulty) string { return link(distribution.Revision, f.image) },
+		func(*faulty) string { return current("v1") },
+	} {
+		for _, written := range []time.Duration{-time.Hour, time.Hour} {
+			f := newFaulty(t)
+			key := hidden(f)
+			content, _ := f.bad.Content(key)
+			f.bad.Now = func() time.Time { return time.Now().Add(written) }
+			f.bad.PutString(key, string(content))
+			found, _, err := (&Audit{Side: mirror.Side{Backend: "old", Store: unlisted{f.bad, func(k string) bool { return k == key }}}, Deep: true}).Run(t.Context(), mirror.Shard{Prefix: "restricted"})
+			require.NoError(t, err)
+			if written > 0 {
+				assert.Empty(t, found)
+				continue
+			}
+			require.NotEmpty(t, found)
+			assert.Equal(t, NotListed, found[0].Category)
+			assert.Equal(t, key, found[0].Path)
+		}
+
+		f := newFaulty(t)
+		f.bad.Fault = func(op, key string) error { // deleted after the listing, before the look
+			if op == "stat" && key == hidden(f) {
+				return errors.Join(f.bad.Delete(context.Background(), key), objectstore.ErrNotExist)
+			}
+			return nil
+		}
+		found, _ := f.audit(t, true)
+		assert.Empty(t, found)
 	}
 }
 

@@ -191,14 +191,20 @@ func (a *Audit) cutOff(ctx context.Context, d digest.Digest, object objectstore.
 
 // listed tells what is missing from what the store lists all the same.
 func (a *Audit) listed(ctx context.Context, f Finding) (Finding, error) {
-	for o, err := range a.Store.List(ctx, objectstore.ListOptions{Prefix: f.Path, Limit: 1}) {
-		if err != nil {
-			return f, err
-		}
-		if o.Key == f.Path {
-			f.Category, f.Cure = ListedGone, cures[ListedGone]
-			f.Detail = "the blob is in the listing, and the store says that it does not exist"
-		}
+	there, err := a.isListed(ctx, f.Path)
+	if err == nil && there {
+		f.Category, f.Cure = ListedGone, cures[ListedGone]
+		f.Detail = "the blob is in the listing, and the store says that it does not exist"
 	}
-	return f, nil
+	return f, err
+}
+
+func (a *Audit) isListed(ctx context.Context, key string) (bool, error) {
+	for o, err := range a.Store.List(ctx, objectstore.ListOptions{Prefix: key, Limit: 1}) {
+		if err != nil {
+			return false, err
+		}
+		return o.Key == key, nil
+	}
+	return false, nil
 }

@@ -115,11 +115,21 @@ func (r *repository) lookAtLinks(ctx context.Context) error {
 			}
 			return Finding{}, err
 		})
-		if err == nil && f.Category != "" {
-			r.add(f)
+		if err != nil || f.Category == "" {
+			return err
 		}
-		return err
+		return r.gone(ctx, path)
 	})
+}
+
+// gone is for a link that was listed and is not there: a fault, unless it was deleted meanwhile.
+func (r *repository) gone(ctx context.Context, path distribution.Path) error {
+	still, err := r.isListed(ctx, path.Key())
+	if err != nil || !still {
+		return err
+	}
+	r.add(found(ListedGone, path.Key(), r.name, path.Digest, "the link is in the listing, and the store says that it does not exist"))
+	return nil
 }
 
 // readLink names what is wrong with a link, if anything is.
@@ -129,7 +139,7 @@ func (r *repository) readLink(ctx context.Context, path distribution.Path) error
 	switch {
 	case errors.Is(err, objectstore.ErrNotExist):
 		if !r.Deep { // else the look at all links says it
-			r.add(found(ListedGone, path.Key(), r.name, path.Digest, "the link is in the listing, and the store says that it does not exist"))
+			return r.gone(ctx, path)
 		}
 	case bad && strings.HasSuffix(detail, "is empty"):
 		r.add(found(LinkEmpty, path.Key(), r.name, path.Digest, "the link has no bytes"))
@@ -228,12 +238,10 @@ func (r *repository) lookAtReferences(ctx context.Context) error {
 		}
 	}
 	return each(ctx, r.Jobs, needs, func(ctx context.Context, n need) error {
-		there, err := r.there(ctx, n.part.Key())
+		there, err := r.there(ctx, n.part)
 		switch {
-		case err != nil:
+		case err != nil || there:
 			return err
-		case there:
-			r.add(found(NotListed, n.part.Key(), r.name, n.part.Digest, "the link is there, and the listing does not show it"))
 		case n.part.Kind == distribution.Layer:
 			r.add(found(LayerLinkMissing, n.part.Key(), r.name, n.part.Digest, "manifest %s uses the layer", n.of.Digest))
 		default:
@@ -243,10 +251,14 @@ func (r *repository) lookAtReferences(ctx context.Context) error {
 	})
 }
 
-func (r *repository) there(ctx context.Context, key string) (bool, error) {
-	_, err := r.Store.Stat(ctx, key, objectstore.ReadOptions{Newest: true})
+// there reports whether a link that was not listed is there all the same: a fault of the listing, unless it was written after that.
+func (r *repository) there(ctx context.Context, path distribution.Path) (bool, error) {
+	o, err := r.Store.Stat(ctx, path.Key(), objectstore.ReadOptions{Newest: true})
 	if errors.Is(err, objectstore.ErrNotExist) {
 		return false, nil
+	}
+	if err == nil && o.Modified.Before(r.began) {
+		r.add(found(NotListed, path.Key(), r.name, path.Digest, "the link is there, and the listing does not show it"))
 	}
 	return err == nil, err
 }
@@ -263,17 +275,13 @@ func (r *repository) lookAtTags(ctx context.Context) error {
 			return nil
 		}
 		revision := distribution.Path{Kind: distribution.Revision, Repository: r.name, Digest: t.digest}
-		there, err := r.there(ctx, revision.Key())
-		switch {
-		case err != nil:
+		there, err := r.there(ctx, revision)
+		if err != nil || there {
 			return err
-		case there:
-			r.add(found(NotListed, revision.Key(), r.name, t.digest, "the link is there, and the listing does not show it"))
-		default:
-			f := found(TagManifestMissing, path.Key(), r.name, t.digest, "the repository does not have this manifest")
-			f.Tags = []string{t.name}
-			r.add(f)
 		}
+		f := found(TagManifestMissing, path.Key(), r.name, t.digest, "the repository does not have this manifest")
+		f.Tags = []string{t.name}
+		r.add(f)
 		return nil
 	})
 }
@@ -294,8 +302,8 @@ func (r *repository) resolve(ctx context.Context, t *tag, path distribution.Path
 	_, detail, bad := mirror.IsBad(err)
 	switch {
 	case errors.Is(err, objectstore.ErrNotExist) && t.listed:
-		if !r.Deep {
-			finding(ListedGone, "the link is in the listing, and the store says that it does not exist")
+		if !r.Deep { // else the look at all links says it
+			return r.gone(ctx, path)
 		}
 	case errors.Is(err, objectstore.ErrNotExist):
 		finding(LinkMissing, "the tag has a history, and no current link")
@@ -306,8 +314,9 @@ func (r *repository) resolve(ctx context.Context, t *tag, path distribution.Path
 	case err != nil:
 		return err
 	case !t.listed:
-		finding(NotListed, "the link is there, and the listing does not show it")
 		t.digest = said
+		_, err := r.there(ctx, path)
+		return err
 	default:
 		t.digest = said
 	}

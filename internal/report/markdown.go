@@ -26,6 +26,7 @@ var markdown = template.Must(template.New("").Funcs(template.FuncMap{
 | began | {{time .Began}} UTC |
 {{if not .Ended.IsZero}}| ended | {{time .Ended}} UTC |
 {{end}}| planned | {{.Plan.Repositories}} repositories, {{.Plan.Tags}} tags, {{.Plan.Blobs}} blobs, {{bytes .Plan.Bytes}} ({{bytes .Plan.Missing}} not at {{.To}} yet) |
+| moved | {{if eq .Plan.Plane "storage"}}from store to store, below the registries{{else}}through the registries{{end}} |
 | mirrored | {{.Mirror.Tags}} tags ({{.Mirror.TagsUnchanged}} unchanged), {{.Mirror.Manifests}} manifests, {{.Mirror.Blobs}} blobs sent, {{.Mirror.BlobsMounted}} mounted, {{.Mirror.BlobsPresent}} present; {{bytes .Mirror.Bytes}} at {{bytes .Rate}}/s |
 | deltas | {{.Deltas.Rounds}}, with {{.Deltas.Writes}} acknowledged writes to {{.Deltas.Changes}} things, {{bytes .Deltas.Bytes}} |
 | carried back | {{.Reverse.Rounds}} times, {{.Reverse.Writes}} acknowledged writes to {{.Reverse.Changes}} things, {{bytes .Reverse.Bytes}} |
