@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/google/uuid"
 
@@ -64,6 +65,9 @@ var sets = []struct {
 // cold copies each set into an empty target, and then again with nothing changed.
 func (b *benchmark) cold(ctx context.Context) error {
 	for _, set := range sets {
+		if !strings.Contains(set.name, b.set) {
+			continue
+		}
 		p, stop, err := b.onSwift(ctx, set.Set)
 		if err != nil {
 			return err
@@ -86,7 +90,7 @@ func (b *benchmark) cold(ctx context.Context) error {
 // race has all tools copy a set, by turns.
 func (b *benchmark) race(ctx context.Context, name string, p place) error {
 	for round := range b.rounds {
-		for _, t := range tools {
+		for _, t := range b.racers() {
 			if err := b.turn(ctx, name, t, p, round); err != nil {
 				return fmt.Errorf("%s: %w", t.name, err)
 			}

@@ -46,9 +46,11 @@ var parts = []part{{"cold", (*benchmark).cold}, {"unchanged", (*benchmark).uncha
 type benchmark struct {
 	dir, bin string
 	rounds   int
-	stores   *shared.Stores
-	report   report
-	began    time.Time
+	// set and tool are what names must have in them.
+	set, tool string
+	stores    *shared.Stores
+	report    report
+	began     time.Time
 }
 
 func bench(ctx context.Context) error {
@@ -56,13 +58,15 @@ func bench(ctx context.Context) error {
 	only := flag.String("only", "", "which parts, separated by commas: cold, unchanged, one, movers, memory; all when empty")
 	out := flag.String("out", "BENCHMARKS.md", "where the figures go")
 	tools := flag.String("tools", "bin/bench-tools", "folder with crane and regsync")
+	sets := flag.String("set", "", "only the cold sets whose name has this in it")
+	who := flag.String("tool", "", "only the tools whose name has this in it")
 	flag.Parse()
 	dir, err := os.MkdirTemp("", "transship-bench-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b := &benchmark{dir: dir, rounds: *rounds, began: time.Now()}
+	b := &benchmark{dir: dir, rounds: *rounds, began: time.Now(), set: *sets, tool: *who}
 	if b.bin, err = filepath.Abs(*tools); err != nil {
 		return err
 	}

@@ -74,7 +74,7 @@ func (b *benchmark) unchanged(ctx context.Context) error {
 	slices.Sort(inside)
 	b.report.text("At 2,000 tags, without the start of the process: both listings alone %.0f ms, the mirror that finds nothing to do %.0f ms (medians of 5, by turns): %.2f times.",
 		lists[2]*1000, inside[2]*1000, inside[2]/lists[2])
-	for _, t := range tools {
+	for _, t := range b.racers() {
 		took, err := t.copy(b, ctx, p)
 		if err != nil {
 			return fmt.Errorf("%s: %w", t.name, err)

@@ -42,6 +42,16 @@ var tools = []tool{
 	{"skopeo sync", true, (*benchmark).skopeo},
 }
 
+// racers are the tools that were asked for.
+func (b *benchmark) racers() (asked []tool) {
+	for _, t := range tools {
+		if strings.Contains(t.name, b.tool) {
+			asked = append(asked, t)
+		}
+	}
+	return asked
+}
+
 func (b *benchmark) havePeers() error {
 	var missing []error
 	for _, name := range []string{"skopeo", "rclone", filepath.Join(b.bin, "crane"), filepath.Join(b.bin, "regsync")} {
