@@ -54,10 +54,7 @@ func (r *Registries) sides(from, to string, t Throttle) (source, target mirror.S
 	side := func(backend string) (mirror.Side, error) {
 		store, err := r.store(backend)
 		if err == nil && t != (Throttle{}) {
-			limits := &objectstore.Limits{}
-			limits.SetBandwidth(t.Bandwidth)
-			limits.SetRequests(t.Requests)
-			store = objectstore.Throttled(store, limits)
+			store = objectstore.Throttled(store, objectstore.NewLimits(t.Bandwidth, t.Requests))
 		}
 		return mirror.Side{Backend: backend, Store: store}, err
 	}
@@ -253,18 +250,24 @@ type AuditStoreParams struct {
 type AuditStoreResult struct {
 	Counts   audit.Counts    `json:"counts"`
 	Findings []audit.Finding `json:"findings,omitempty"`
-	// Found counts all findings; the list ends after the first foundLimit.
+	// Found counts all findings; the list ends after the first foundLimit, or foundBytes.
 	Found int `json:"found"`
 	// After is the cursor: the key up to which everything was looked at.
 	After string `json:"after,omitempty"`
 }
 
-// foundLimit bounds the findings that one shard hands to the workflow: whoever reads 500 has enough to do.
-const foundLimit = 500
+// These bound the findings that one shard hands to the workflow: whoever reads 500 has enough to do, and Temporal takes 2 MB. One base layer may affect thousands of tags.
+const (
+	foundLimit = 500
+	foundBytes = 512 << 10
+)
 
 func (a *AuditStoreResult) add(findings []audit.Finding) {
 	a.Found += len(findings)
-	a.Findings = append(a.Findings, findings[:min(len(findings), max(0, foundLimit-len(a.Findings)))]...)
+	if len(a.Findings)+len(findings) < a.Found {
+		return // the list has ended
+	}
+	a.Findings = audit.First(append(a.Findings, findings...), foundLimit, foundBytes)
 }
 
 // AuditStore looks at the store under a backend. It goes on from its heartbeat after a crash.

@@ -2,7 +2,9 @@ package activities
 
 import (
 	"errors"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
@@ -76,6 +78,21 @@ func TestAShardIsPlannedMirroredComparedAndAudited(t *testing.T) {
 	require.Equal(t, 1, found.Found)
 	require.Equal(t, string(audit.BlobCorrupt), found.Check.Differences[0].Kind)
 	require.Equal(t, "v1", found.Check.Differences[0].Tag)
+}
+
+func TestAThrottledMirrorTakesItsTimeAndComesToItsEnd(t *testing.T) {
+	s := newStores()
+	s.image("p/a", "v1", strings.Repeat("a", 200<<10))
+	p := MirrorParams{From: "old", To: "new", Shard: whole, Mark: "m", Jobs: 4, Throttle: Throttle{Bandwidth: 400 << 10}}
+	began := time.Now()
+	at, err := run[Cursor](s.env, s.MirrorRepositories, p)
+	require.NoError(t, err)
+	require.True(t, at.Done)
+	require.Greater(t, time.Since(began), 200*time.Millisecond, "200 KiB at 400 KiB/s, of which 64 KiB may go at once")
+	p.Throttle = Throttle{Requests: 1000}
+	at, err = run[Cursor](s.env, s.MirrorRepositories, p)
+	require.NoError(t, err)
+	require.True(t, at.Done)
 }
 
 func TestABrokenImageBelowTheRegistryStopsOrIsLeftOut(t *testing.T) {

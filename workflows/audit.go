@@ -39,7 +39,7 @@ type AuditResult struct {
 	Shards  int           `json:"shards"`
 	Done    int           `json:"done"`
 	Took    time.Duration `json:"took_ns"`
-	// Findings are the first maxFindings; Found counts all.
+	// Findings are the first that fit; Found counts all.
 	Findings []audit.Finding `json:"findings,omitempty"`
 	Found    int             `json:"found"`
 	Healed   int             `json:"healed,omitempty"`
@@ -59,8 +59,11 @@ func (r *AuditResult) Bad() int {
 	return bad
 }
 
-// maxFindings bounds a result: Temporal takes 2 MB.
-const maxFindings = 2000
+// These bound a result: Temporal takes 2 MB.
+const (
+	maxFindings     = 2000
+	maxFindingBytes = 1 << 20
+)
 
 // QueryAudit answers with the AuditResult so far.
 const QueryAudit = "audit"
@@ -100,7 +103,7 @@ func Audit(ctx workflow.Context, in AuditInput) (AuditResult, error) {
 		}
 		result.Counts = result.Counts.Add(part.Counts)
 		result.Found += part.Found
-		result.Findings = append(result.Findings, part.Findings[:min(len(part.Findings), max(0, maxFindings-len(result.Findings)))]...)
+		result.Findings = audit.First(append(result.Findings, part.Findings...), maxFindings, maxFindingBytes)
 		result.Done++
 		show()
 		return nil

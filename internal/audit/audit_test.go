@@ -358,3 +358,13 @@ func TestOrphansAreCounted(t *testing.T) {
 	assert.EqualValues(t, 1, o.Blobs)
 	assert.EqualValues(t, 6, o.Bytes)
 }
+
+func TestAListOfFindingsEndsWhereItWouldBeTooLong(t *testing.T) {
+	many := make([]Finding, 10)
+	assert.Len(t, First(many, 20, 1<<20), 10)
+	assert.Len(t, First(many, 3, 1<<20), 3)
+	assert.Len(t, First(many, 20, 1000), 5)
+	many[2].Tags = slices.Repeat([]string{"a-tag"}, 1000) // as a base layer has
+	assert.Len(t, First(many, 20, 5000), 2)
+	assert.Empty(t, First(nil, 20, 1000))
+}

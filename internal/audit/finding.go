@@ -138,3 +138,17 @@ func sorted(findings []Finding) []Finding {
 	})
 	return findings
 }
+
+// First are the findings at the beginning of a list that are no more than most, and take about so many bytes at most.
+func First(list []Finding, most, bytes int) []Finding {
+	for i, f := range list[:min(most, len(list))] {
+		bytes -= 200 + 2*len(f.Path) + len(f.Repository) + len(f.Detail) + len(f.Cure)
+		for _, tag := range f.Tags {
+			bytes -= len(tag) + 3
+		}
+		if bytes < 0 {
+			return list[:i]
+		}
+	}
+	return list[:min(most, len(list))]
+}
