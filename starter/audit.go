@@ -92,7 +92,7 @@ func (a *app) audit(ctx context.Context, backend, prefix string, o auditOrder) e
 	}
 	var result workflows.AuditResult
 	id := workflows.AuditID(in.Backend, in.Prefix)
-	err = d.runToEnd(ctx, o.within, client.StartWorkflowOptions{ID: id, StaticSummary: "audit of " + strings.TrimPrefix(id, "audit/")}, workflows.Audit, in, &result)
+	err = a.runToEnd(ctx, d, o.within, client.StartWorkflowOptions{ID: id, StaticSummary: "audit of " + strings.TrimPrefix(id, "audit/")}, workflows.Audit, in, &result)
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (a *app) audit(ctx context.Context, backend, prefix string, o auditOrder) e
 		return err
 	}
 	if bad := result.Bad(); bad > 0 {
-		return trouble("%d things are wrong at %s", bad, backend)
+		return trouble("%s wrong at %s", counted(bad, "thing is", "things are"), backend)
 	}
 	return nil
 }
@@ -226,8 +226,8 @@ func (a *app) scheduleAudit(ctx context.Context, d *desk, in workflows.AuditInpu
 	if err != nil {
 		return fmt.Errorf("schedule %s: %w", id, err)
 	}
-	return a.print(map[string]string{"schedule": id, "every": o.every.String()}, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s runs every %s; its results are in the Temporal UI; --unschedule ends it\n", id, o.every)
+	return a.print(map[string]string{"schedule": id, "every": written(o.every)}, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "%s runs every %s; its results are in the Temporal UI; --unschedule ends it\n", id, written(o.every))
 		return err
 	})
 }

@@ -120,3 +120,19 @@ func TestAFindingWithItsCure(t *testing.T) {
 	require.NoError(t, writeFinding(&b, misconfigured(assert.AnError)[0]))
 	assert.Equal(t, "FAIL  configuration: "+assert.AnError.Error()+"\n", b.String())
 }
+
+func TestADifferenceIsNamedByItsTag(t *testing.T) {
+	d := registry.Difference{Repository: "restricted/a", Tag: "v1", Kind: "different tag", Want: "sha256:1"}
+	assert.Equal(t, "different tag  restricted/a:v1  want sha256:1, have nothing", differenceLine(d))
+	d = registry.Difference{Repository: "restricted/a", Kind: "blob-corrupt", Want: "sha256:1", Detail: "its 3 bytes do not hash to its name"}
+	assert.Equal(t, "blob-corrupt  restricted/a  sha256:1: its 3 bytes do not hash to its name", differenceLine(d))
+}
+
+func TestDurationsAndNumbersAsPeopleWriteThem(t *testing.T) {
+	for d, want := range map[time.Duration]string{24 * time.Hour: "24h", 90 * time.Minute: "1h30m", 90 * time.Second: "1m30s", time.Hour + time.Second: "1h0m1s", 10 * time.Second: "10s"} {
+		assert.Equal(t, want, written(d))
+	}
+	assert.Equal(t, "1 place", counted(1, "place"))
+	assert.Equal(t, "0 places", counted(0, "place"))
+	assert.Equal(t, "2 things are", counted(2, "thing is", "things are"))
+}

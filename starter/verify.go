@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,6 +17,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"transship/config"
+	"transship/internal/registry"
 	"transship/workflows"
 )
 
@@ -66,7 +70,7 @@ func (a *app) verify(ctx context.Context, prefix, from, to string, deep bool, wi
 		Deep: deep, Policy: c.Policy, Operator: operator,
 	}
 	var result workflows.VerifyResult
-	err = d.runToEnd(ctx, within, client.StartWorkflowOptions{
+	err = a.runToEnd(ctx, d, within, client.StartWorkflowOptions{
 		ID: workflows.VerifyID(in.Prefix), StaticSummary: fmt.Sprintf("compare %s: %s and %s", in.Prefix, in.From, in.To),
 	}, workflows.VerifyPrefix, in, &result)
 	if err != nil {
@@ -82,20 +86,49 @@ func (a *app) verify(ctx context.Context, prefix, from, to string, deep bool, wi
 		if err := t.write(w); err != nil {
 			return err
 		}
-		for _, d := range result.Check.Differences {
-			if _, err := fmt.Fprintf(w, "  %s  %s:%s  want %s, have %s %s\n", d.Kind, d.Repository, d.Tag, orNothing(d.Want), orNothing(d.Have), d.Detail); err != nil {
-				return err
-			}
-		}
-		return nil
+		return writeDifferences(w, result)
 	})
 	if err != nil {
 		return err
 	}
 	if result.Found > 0 {
-		return trouble("%s and %s differ in %d places under %s", move.From, move.To, result.Found, move.Prefix)
+		return trouble("%s and %s differ in %s under %s", move.From, move.To, counted(result.Found, "place"), move.Prefix)
 	}
 	return nil
+}
+
+// writeDifferences shows the first differences, those of tags before those that no tag is known for.
+func writeDifferences(w io.Writer, r workflows.VerifyResult) error {
+	list := slices.Clone(r.Check.Differences)
+	slices.SortStableFunc(list, func(a, b registry.Difference) int {
+		untagged := func(d registry.Difference) int { return map[bool]int{true: 1}[d.Tag == ""] }
+		return cmp.Or(cmp.Compare(untagged(a), untagged(b)), strings.Compare(a.Repository, b.Repository), strings.Compare(a.Tag, b.Tag))
+	})
+	if len(list) > 0 {
+		fmt.Fprintln(w)
+	}
+	for i, d := range list {
+		if i == some {
+			_, err := fmt.Fprintf(w, "  … and %d more; --output json has those of the first %d\n", r.Found-some, len(list))
+			return err
+		}
+		if _, err := fmt.Fprintln(w, "  "+oneLine(differenceLine(d))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// differenceLine is a difference by what people know it by: its tag.
+func differenceLine(d registry.Difference) string {
+	of := d.Repository
+	if d.Tag != "" {
+		of += ":" + d.Tag
+	}
+	if d.Detail != "" {
+		return fmt.Sprintf("%s  %s  %s: %s", d.Kind, of, orNothing(d.Want), d.Detail)
+	}
+	return fmt.Sprintf("%s  %s  want %s, have %s", d.Kind, of, orNothing(d.Want), orNothing(d.Have))
 }
 
 func orNothing(digest string) string {
@@ -115,7 +148,7 @@ func (d *desk) worked(ctx context.Context) error {
 }
 
 // runToEnd runs a workflow and returns its result. Whoever stops waiting leaves it running.
-func (d *desk) runToEnd(ctx context.Context, within time.Duration, o client.StartWorkflowOptions, workflow, in, result any) error {
+func (a *app) runToEnd(ctx context.Context, d *desk, within time.Duration, o client.StartWorkflowOptions, workflow, in, result any) error {
 	o.TaskQueue = workflows.Queue
 	o.WorkflowIDConflictPolicy = enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL
 	o.WorkflowExecutionErrorWhenAlreadyStarted = true
@@ -129,6 +162,11 @@ func (d *desk) runToEnd(ctx context.Context, within time.Duration, o client.Star
 	if err != nil {
 		return fmt.Errorf("start %s: %w", o.ID, err)
 	}
+	if a.output == outputTable { // it may take hours: somebody wants to see how far it is
+		if l := link(d.config, run.GetID(), run.GetRunID()); l != "" {
+			fmt.Fprintf(a.stderr, "%s has begun: %s\n", o.ID, l)
+		}
+	}
 	err = run.Get(bounded, result)
 	var failed *temporal.ApplicationError
 	switch {
@@ -136,6 +174,8 @@ func (d *desk) runToEnd(ctx context.Context, within time.Duration, o client.Star
 		return nil
 	case bounded.Err() != nil:
 		return unreachable("%s is not over; it goes on, and its result will be in the Temporal UI", o.ID)
+	case errors.As(err, &failed) && failed.Type() == workflows.KindNothing:
+		return refused("%s", failed.Message())
 	case errors.As(err, &failed):
 		return trouble("%s: %s", o.ID, failed.Message())
 	}

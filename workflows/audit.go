@@ -90,7 +90,7 @@ func Audit(ctx workflow.Context, in AuditInput) (AuditResult, error) {
 		return result, err
 	}
 	if len(shards) == 0 && in.Prefix != "" {
-		return result, refusal("Nothing", "backend %s has no repository under %s: check the prefix", in.Backend, in.Prefix)
+		return result, refusal(KindNothing, "backend %s has no repository under %s: check the prefix", in.Backend, in.Prefix)
 	}
 	result.Shards = len(shards)
 	err = inBatches(ctx, in.Mirror.Repositories, shards, func(ctx workflow.Context, s mirror.Shard) error {

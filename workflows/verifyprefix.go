@@ -40,6 +40,9 @@ type VerifyResult struct {
 	Took  time.Duration `json:"took_ns"`
 }
 
+// KindNothing is the type of the failure of a verify or an audit that finds no repository under its prefix.
+const KindNothing = "Nothing"
+
 // betweenLooks is how long a difference may take to vanish by itself: a push under way reaches both sides one after the other.
 const betweenLooks = 5 * time.Second
 
@@ -55,7 +58,7 @@ func VerifyPrefix(ctx workflow.Context, in VerifyInput) (VerifyResult, error) {
 		return VerifyResult{}, err
 	}
 	if len(m.batches()) == 0 {
-		return VerifyResult{}, refusal("Nothing", "backend %s has no repository under %s: check the prefix", in.From, in.Prefix)
+		return VerifyResult{}, refusal(KindNothing, "backend %s has no repository under %s: check the prefix", in.From, in.Prefix)
 	}
 	first, err := m.look(ctx, m.batches())
 	if err != nil {

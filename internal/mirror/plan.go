@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -254,10 +255,7 @@ func (p *planning) sample(ctx context.Context, _ string) error {
 		return nil
 	}
 	all := len(missing)
-	slices.Sort(missing)
-	rand.New(rand.NewPCG(1, uint64(all))).Shuffle(all, func(i, j int) { missing[i], missing[j] = missing[j], missing[i] }) //nolint:gosec // no secret
-	missing = missing[:min(all, sampleSize)]
-	slices.SortFunc(missing, func(a, b digest.Digest) int { return int(min(1, max(-1, p.blobs[a].size-p.blobs[b].size))) })
+	missing = p.some(missing)
 	half := (len(missing) + 1) / 2
 	n1, s1, t1, err := p.read(ctx, missing[:half])
 	if err != nil {
@@ -270,6 +268,20 @@ func (p *planning) sample(ctx context.Context, _ string) error {
 	p.Sample = int(n1 + n2)
 	p.Takes = estimate([2]float64{n1, n2}, [2]float64{s1, s2}, [2]float64{t1, t2}, float64(all), float64(bytes))
 	return nil
+}
+
+// some are a sample, the small ones first. The largest is always among them: where a few blobs have most of the bytes, what a byte costs shows in no other.
+func (p *planning) some(missing []digest.Digest) []digest.Digest {
+	size := func(a, b digest.Digest) int { return cmp.Compare(p.blobs[a].size, p.blobs[b].size) }
+	slices.Sort(missing)
+	largest := slices.MaxFunc(missing, size)
+	rand.New(rand.NewPCG(1, uint64(len(missing)))).Shuffle(len(missing), func(i, j int) { missing[i], missing[j] = missing[j], missing[i] }) //nolint:gosec // no secret
+	sample := missing[:min(len(missing), sampleSize)]
+	if !slices.Contains(sample, largest) {
+		sample[len(sample)-1] = largest
+	}
+	slices.SortFunc(sample, size)
+	return sample
 }
 
 // estimate solves n·a + s·b = t for what a request (a) and a byte (b) cost, from two measurements, and says what all objects and bytes cost then. Where the two do not tell

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -53,4 +54,22 @@ func TestEstimateTellsRequestsFromBytes(t *testing.T) {
 	took := estimate([2]float64{10, 10}, [2]float64{0, 10e6}, [2]float64{1, 11}, 100, 50e6)
 	assert.InDelta(t, 60, took.Seconds(), 0.1)
 	assert.Equal(t, 10*time.Second, estimate([2]float64{1, 0}, [2]float64{10, 0}, [2]float64{1, 0}, 10, 100))
+}
+
+// Without it, a sample of small blobs in a prefix with a few large ones foretells twenty minutes of what takes ten seconds.
+func TestTheLargestBlobIsAlwaysInTheSample(t *testing.T) {
+	for seed := range 50 {
+		p := &planning{blobs: map[digest.Digest]*blobPlan{}}
+		var missing []digest.Digest
+		for i := range 200 {
+			d := digest.FromString(fmt.Sprintf("%d of %d", i, seed))
+			p.blobs[d] = &blobPlan{size: 100}
+			missing = append(missing, d)
+		}
+		large := missing[seed]
+		p.blobs[large].size = 200 << 20
+		sample := p.some(missing)
+		assert.Len(t, sample, sampleSize)
+		assert.Equal(t, large, sample[sampleSize-1])
+	}
 }
