@@ -32,7 +32,7 @@ func TestBandwidthHoldsForBothWays(t *testing.T) {
 	require.NoError(t, err)
 	_, err = io.Copy(io.Discard, body)
 	require.NoError(t, err)
-	assert.InDelta(t, 0.94, time.Since(begun).Seconds(), 0.25, "a megabyte at a megabyte per second, less what may go at once")
+	assert.InDelta(t, 3, time.Since(begun).Seconds(), 2.3, "a megabyte at a megabyte per second takes at least 0.7 s; the machine may be busy")
 }
 
 func TestNewBoundsHoldForWhatIsUnderWay(t *testing.T) {
@@ -50,7 +50,7 @@ func TestNewBoundsHoldForWhatIsUnderWay(t *testing.T) {
 	limits.SetBandwidth(0)
 	limits.SetRequests(0)
 	wait.Wait()
-	assert.Less(t, time.Since(begun), 2*time.Second)
+	assert.Less(t, time.Since(begun), 10*time.Second)
 	limits.SetBandwidth(1)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
@@ -70,10 +70,12 @@ func TestRequestsAreCounted(t *testing.T) {
 		_, err := store.Stat(t.Context(), "k", objectstore.ReadOptions{})
 		require.NoError(t, err)
 	}
-	for _, err := range store.List(t.Context(), objectstore.ListOptions{}) { // three pages
-		require.NoError(t, err)
+	for range 3 { // of three pages each
+		for _, err := range store.List(t.Context(), objectstore.ListOptions{}) {
+			require.NoError(t, err)
+		}
 	}
-	assert.InDelta(t, 0.6, time.Since(begun).Seconds(), 0.15)
+	assert.InDelta(t, 3, time.Since(begun).Seconds(), 2.1, "13 requests at 10 per second take at least 0.9 s; the machine may be busy")
 }
 
 func TestThrottledKeepsSegments(t *testing.T) {

@@ -7,10 +7,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"iter"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -87,7 +85,7 @@ func (m *Memory) PutString(key, content string) objectstore.Object {
 }
 
 // PutSegmented stores an object of several parts, as Distribution's driver for Swift leaves them (Dynamic) or as transship writes them (Static). A
-// listing shows a Dynamic one as 0 bytes with the MD5 of nothing. Segments name their keys ("container/key") and sizes; their content is content.
+// listing shows a Dynamic one as 0 bytes with the MD5 of nothing, and nothing of its being one; a Static one as it is. Segments name their keys ("container/key") and sizes; their content is content.
 func (m *Memory) PutSegmented(key, content string, parts objectstore.Parts, segments []objectstore.Object) objectstore.Object {
 	m.keep(key, []byte(content), "")
 	m.mu.Lock()
@@ -155,79 +153,6 @@ func (m *Memory) find(op, key string) (held, error) {
 		return held{}, fmt.Errorf("%s of %q in %s: %w", op, key, m, objectstore.ErrNotExist)
 	}
 	return h, nil
-}
-
-// List implements objectstore.Store. What is listed is what was there when it began.
-func (m *Memory) List(ctx context.Context, o objectstore.ListOptions) iter.Seq2[objectstore.Object, error] {
-	return func(yield func(objectstore.Object, error) bool) {
-		if err := m.begin(ctx, "list", o.Prefix); err != nil {
-			yield(objectstore.Object{}, err)
-			return
-		}
-		n := 0
-		for _, object := range m.listed(o) {
-			if o.Limit > 0 && n == o.Limit {
-				return
-			}
-			err := m.fault("list", object.Key)
-			if err == nil && ctx.Err() != nil {
-				err = fmt.Errorf("listing %s: %w", m, context.Cause(ctx))
-			}
-			if err != nil {
-				yield(objectstore.Object{}, err)
-				return
-			}
-			if n++; !yield(object, nil) {
-				return
-			}
-		}
-	}
-}
-
-func (m *Memory) listed(o objectstore.ListOptions) []objectstore.Object {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var found []objectstore.Object
-	for key, h := range m.objects {
-		if strings.HasPrefix(key, o.Prefix) && key > o.After && (o.Before == "" || key < o.Before) {
-			object := h.object
-			switch object.Parts {
-			case objectstore.Dynamic:
-				object.Size, object.MD5, object.ETag = 0, emptyMD5, emptyMD5
-			case objectstore.Static:
-				object.Size = 0
-			}
-			if object.Parts != objectstore.Multi {
-				object.Parts = objectstore.Whole
-			}
-			object.Mark = ""
-			found = append(found, object)
-		}
-	}
-	slices.SortFunc(found, func(a, b objectstore.Object) int { return strings.Compare(a.Key, b.Key) })
-	return found
-}
-
-// emptyMD5 is the MD5 of nothing.
-const emptyMD5 = "d41d8cd98f00b204e9800998ecf8427e"
-
-// Directories implements objectstore.Store.
-func (m *Memory) Directories(ctx context.Context, prefix string) iter.Seq2[string, error] {
-	return func(yield func(string, error) bool) {
-		if err := m.begin(ctx, "directories", prefix); err != nil {
-			yield("", err)
-			return
-		}
-		last := ""
-		for _, object := range m.listed(objectstore.ListOptions{Prefix: prefix}) {
-			name, _, below := strings.Cut(strings.TrimPrefix(object.Key, prefix), "/")
-			if directory := prefix + name + "/"; below && directory != last {
-				if last = directory; !yield(directory, nil) {
-					return
-				}
-			}
-		}
-	}
 }
 
 // Stat implements objectstore.Store.
@@ -304,35 +229,4 @@ func (m *Memory) Delete(ctx context.Context, key string) error {
 	defer m.mu.Unlock()
 	delete(m.objects, key)
 	return nil
-}
-
-// Segments implements objectstore.Segmented.
-func (m *Memory) Segments(ctx context.Context, key string) ([]objectstore.Object, error) {
-	if err := m.begin(ctx, "segments", key); err != nil {
-		return nil, err
-	}
-	h, err := m.find("segments", key)
-	return slices.Clone(h.parts), err
-}
-
-// AllSegments implements objectstore.Segmented.
-func (m *Memory) AllSegments(ctx context.Context) iter.Seq2[objectstore.Object, error] {
-	return func(yield func(objectstore.Object, error) bool) {
-		if err := m.begin(ctx, "segments", ""); err != nil {
-			yield(objectstore.Object{}, err)
-			return
-		}
-		m.mu.Lock()
-		var all []objectstore.Object
-		for _, h := range m.objects {
-			all = append(all, h.parts...)
-		}
-		m.mu.Unlock()
-		slices.SortFunc(all, func(a, b objectstore.Object) int { return strings.Compare(a.Key, b.Key) })
-		for _, segment := range all {
-			if !yield(segment, nil) {
-				return
-			}
-		}
-	}
 }

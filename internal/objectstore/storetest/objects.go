@@ -129,12 +129,14 @@ func forgetful(size int64) io.Reader {
 	})
 }
 
-func (s suite) badBodies(t *testing.T) { s.refuses(t, 5000) }
+func (s suite) badBodies(t *testing.T) { refuses(t, s.newStore(t), 5000) }
 
-func (s suite) badLargeBodies(t *testing.T) { s.refuses(t, 20<<20) }
-
-func (s suite) refuses(t *testing.T, size int64) {
+func (s suite) badLargeBodies(t *testing.T) {
 	store := s.newStore(t)
+	refuses(t, store, min(20<<20, largeSize(store)))
+}
+
+func refuses(t *testing.T, store objectstore.Store, size int64) {
 	for name, body := range badBodies(size) {
 		_, err := store.Put(t.Context(), "new", body(), size, objectstore.PutOptions{})
 		require.Error(t, err, name)
