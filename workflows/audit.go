@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -167,7 +168,7 @@ func (r *AuditResult) details() string {
 	fmt.Fprintf(&b, "### Audit of %s\n\n%d of %d shards. %d repositories, %d tags, %d manifests, %d blobs, %s; %d findings, %d healed.\n\n",
 		what, r.Done, r.Shards, r.Counts.Repositories, r.Counts.Tags, r.Counts.Manifests, r.Counts.Blobs, humanize.IBytes(uint64(max(0, r.Counts.Bytes))), r.Found, r.Healed)
 	if len(r.Findings) > 0 {
-		b.WriteString("| category | repository | tags | path | |\n|---|---|---|---|---|\n")
+		b.WriteString("| what | where | tags | why | |\n|---|---|---|---|---|\n")
 	}
 	for i, f := range r.Findings {
 		if i == 30 {
@@ -178,10 +179,27 @@ func (r *AuditResult) details() string {
 		if f.Healed {
 			state = "healed"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | `%s` | %s |\n", f.Category, f.Repository, strings.Join(f.Tags, ", "), f.Path, state)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", f.Category, brief(strings.TrimPrefix(f.Path, "repositories/")), someOf(f.Tags), brief(f.Detail), brief(state))
 	}
 	if o := r.Orphans; o != nil {
 		fmt.Fprintf(&b, "\nReferred to by nothing: %d blobs (%s), %d segments (%s).\n", o.Blobs, humanize.IBytes(uint64(max(0, o.Bytes))), o.Segments, humanize.IBytes(uint64(max(0, o.SegmentBytes))))
 	}
 	return b.String()
+}
+
+// hexadecimal is what makes the keys and texts of findings too wide for the Temporal UI.
+var hexadecimal = regexp.MustCompile(`([0-9a-f]{12})[0-9a-f]{52,}`)
+
+// brief is a text for a cell of a table.
+func brief(text string) string {
+	return strings.NewReplacer("|", `\|`, "\n", " ").Replace(hexadecimal.ReplaceAllString(text, "$1…"))
+}
+
+// someOf are a few names of a list.
+func someOf(names []string) string {
+	const few = 4
+	if len(names) > few+1 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
+	}
+	return strings.Join(names, ", ")
 }

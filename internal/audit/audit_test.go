@@ -192,6 +192,20 @@ func TestEachFaultIsFoundNamedAndHealed(t *testing.T) {
 	}
 }
 
+func TestABlobOfSeveralRepositoriesIsHealedOnce(t *testing.T) {
+	f := newFaulty(t)
+	f.bad.PutString(distribution.BlobKey(f.layer), "A layer")
+	found, _ := f.audit(t, true)
+	require.Len(t, found, 2)
+	f.bad.Reset()
+	healed, err := (&Healer{Good: mirror.Side{Backend: "new", Store: f.good}, Bad: mirror.Side{Backend: "old", Store: f.bad}}).Heal(t.Context(), found)
+	require.NoError(t, err)
+	assert.True(t, healed[0].Healed && healed[1].Healed)
+	assert.Equal(t, 1, f.bad.Counts()["put"])
+	after, _ := f.audit(t, true)
+	assert.Empty(t, after)
+}
+
 // Nothing is healed with something that is bad itself.
 func TestABadCopyHealsNothing(t *testing.T) {
 	for name, c := range faults {

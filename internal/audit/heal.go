@@ -29,6 +29,7 @@ type Healer struct {
 func (h *Healer) Heal(ctx context.Context, findings []Finding) ([]Finding, error) {
 	m := &mirror.Mirror{From: h.Good, To: h.Bad, Jobs: h.Jobs, Mark: h.Mark}
 	healed := append([]Finding(nil), findings...)
+	blobs := map[string]error{} // those of several repositories are found in each
 	// Blobs come before links to them, links before manifests and tags that need them.
 	for _, turn := range [][]Category{
 		{BlobMissing, BlobEmpty, BlobShort, BlobLong, BlobCorrupt, SegmentsMissing, ListedGone},
@@ -40,7 +41,13 @@ func (h *Healer) Heal(ctx context.Context, findings []Finding) ([]Finding, error
 			if f.Healed || f.Derived || !slices.Contains(turn, f.Category) {
 				continue
 			}
-			err := h.one(ctx, m, *f)
+			err, tried := blobs[f.Path]
+			if !tried {
+				err = h.one(ctx, m, *f)
+			}
+			if distribution.Parse(f.Path).Kind == distribution.Blob {
+				blobs[f.Path] = err
+			}
 			var not notGood
 			switch {
 			case err == nil:
