@@ -10,6 +10,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"transship/internal/audit"
+	"transship/internal/distribution"
 	"transship/internal/mirror"
 	"transship/internal/objectstore"
 	"transship/internal/registry"
@@ -230,12 +231,28 @@ func (r *Registries) auditShard(ctx context.Context, p AuditParams) (VerifyResul
 	result.add(registry.Check{Repositories: c.Repositories, Tags: c.Tags, Manifests: c.Manifests, Blobs: c.Blobs, Bytes: c.Bytes}, nil)
 	for _, f := range found.Findings {
 		if f.Category.Breaks() && !f.Derived {
-			result.Problems = append(result.Problems, registry.Problem{
-				Kind: registry.Kind(f.Category), Backend: p.Backend, Repository: f.Repository, Digest: f.Digest.String(), Tags: f.Tags, Detail: f.Detail,
-			})
+			result.Problems = append(result.Problems, problem(p.Backend, f))
 		}
 	}
 	return result, nil
+}
+
+// problem is a finding as those who know nothing of stores are told of it.
+func problem(backend string, f audit.Finding) registry.Problem {
+	kind := registry.Corrupt
+	switch f.Category {
+	case audit.BlobMissing, audit.ListedGone, audit.LinkMissing, audit.LayerLinkMissing, audit.TagManifestMissing, audit.ManifestPartMissing:
+		kind = registry.Missing
+	case audit.BlobEmpty, audit.BlobShort, audit.SegmentsMissing:
+		kind = registry.Short
+	case audit.BlobLong:
+		kind = registry.Long
+	}
+	detail := f.Detail
+	if distribution.Parse(f.Path).Kind != distribution.Blob {
+		detail = f.Path + ": " + detail
+	}
+	return registry.Problem{Kind: kind, Backend: backend, Repository: f.Repository, Digest: f.Digest.String(), Tags: f.Tags, Detail: detail}
 }
 
 // AuditStoreParams says what to look at.

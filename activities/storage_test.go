@@ -80,6 +80,17 @@ func TestAShardIsPlannedMirroredComparedAndAudited(t *testing.T) {
 	require.Equal(t, "v1", found.Check.Differences[0].Tag)
 }
 
+func TestAProblemIsToldInPlainWords(t *testing.T) {
+	d := digest.FromString("a layer")
+	for said, f := range map[string]audit.Finding{
+		"backend old: p/a@" + d.String() + " is short: it has no bytes (tags v1)":                    {Category: audit.BlobEmpty, Path: distribution.BlobKey(d), Repository: "p/a", Digest: d, Tags: []string{"v1"}, Detail: "it has no bytes"},
+		"backend old: p/a is corrupt: " + current("p/a", "v1") + ": the link has no bytes (tags v1)": {Category: audit.LinkEmpty, Path: current("p/a", "v1"), Repository: "p/a", Tags: []string{"v1"}, Detail: "the link has no bytes"},
+	} {
+		p := problem("old", f)
+		require.Equal(t, said, p.Error())
+	}
+}
+
 func TestAThrottledMirrorTakesItsTimeAndComesToItsEnd(t *testing.T) {
 	s := newStores()
 	s.image("p/a", "v1", strings.Repeat("a", 200<<10))

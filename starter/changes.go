@@ -43,7 +43,7 @@ func (c *changes) show(v view) error {
 	}
 	for ; c.decisions < len(r.Decisions); c.decisions++ {
 		d := r.Decisions[c.decisions]
-		c.say(d.At, "%s %s %s", d.By, d.What, d.Reason)
+		c.say(d.At, "%s %s%s", d.By, d.What, because(d.Reason))
 	}
 	c.showSteps(r)
 	if v.Waits != c.waits {
@@ -84,9 +84,17 @@ func (c *changes) showSteps(r report.Report) {
 		}
 		if !c.steps[i] && !s.Ended.IsZero() {
 			c.steps[i] = true
-			c.say(s.Ended, "%s took %s: %s%s", s.Name, took(s.Took()), s.Note, failed(s))
+			c.say(s.Ended, "%s took %s%s%s", s.Name, took(s.Took()), because(s.Note), failed(s))
 		}
 	}
+}
+
+// because is what follows a colon, where there is anything.
+func because(text string) string {
+	if text == "" {
+		return ""
+	}
+	return ": " + text
 }
 
 // flush writes the new lines in the order in which things happened.

@@ -65,7 +65,7 @@ func TestChangesAreToldOnce(t *testing.T) {
 	v.Report.Steps[1].Ended, v.Report.Steps[1].Error = began.Add(3*time.Second), "disk full"
 	v.Report.Ended, v.Report.Outcome, v.Report.Reason, v.Over = began.Add(4*time.Second), report.Failed, "failed: disk full", true
 	require.NoError(t, c.show(v))
-	assert.Equal(t, "03:04:08  mirror took 2s:  FAILED: disk full\n03:04:09  over: failed: disk full; served by old\n", b.String())
+	assert.Equal(t, "03:04:08  mirror took 2s FAILED: disk full\n03:04:09  over: failed: disk full; served by old\n", b.String())
 }
 
 func TestATerminalIsRedrawnInPlace(t *testing.T) {

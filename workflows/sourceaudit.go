@@ -58,8 +58,12 @@ func (m *migration) judgeBroken(ctx workflow.Context, problems []registry.Proble
 		m.tell(ctx, notify.Warning, "broken images are left out", strings.Join(lines, "\n"))
 		return nil
 	}
-	return refusal(activities.KindBroken, "backend %s cannot serve everything under %s whole: %s. Heal or delete these, or set policy.audit.broken to skip to go on without them",
-		m.From, m.Prefix, strings.Join(lines, "; "))
+	heal := "Heal or delete these"
+	if m.Storage {
+		heal = fmt.Sprintf("Heal these (transship audit %s %s --deep --heal), push them again, or delete them", m.From, m.Prefix)
+	}
+	return refusal(activities.KindBroken, "backend %s cannot serve everything under %s whole: %s. %s; or set policy.audit.broken to skip to go on without them",
+		m.From, m.Prefix, strings.Join(lines, "; "), heal)
 }
 
 // left names the tags that are left out, as repository:tag.

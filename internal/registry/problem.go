@@ -38,7 +38,11 @@ type Problem struct {
 }
 
 func (p *Problem) Error() string {
-	s := fmt.Sprintf("backend %s: %s@%s is %s", p.Backend, p.Repository, p.Digest, p.Kind)
+	of := p.Repository
+	if p.Digest != "" {
+		of += "@" + p.Digest
+	}
+	s := fmt.Sprintf("backend %s: %s is %s", p.Backend, of, p.Kind)
 	if p.Detail != "" {
 		s += ": " + p.Detail
 	}
