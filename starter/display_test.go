@@ -136,3 +136,24 @@ func TestDurationsAndNumbersAsPeopleWriteThem(t *testing.T) {
 	assert.Equal(t, "0 places", counted(0, "place"))
 	assert.Equal(t, "2 things are", counted(2, "thing is", "things are"))
 }
+
+func TestDifferencesOfTagsComeFirstAndOnce(t *testing.T) {
+	r := workflows.VerifyResult{Check: registry.Check{Differences: []registry.Difference{
+		{Repository: "p/b", Kind: "missing-layer", Want: "sha256:1"}, {Repository: "p/b", Tag: "v1", Kind: "missing-tag", Want: "sha256:2"},
+		{Repository: "p/a", Tag: "v1", Kind: "missing-tag", Want: "sha256:3"}, {Repository: "p/b", Tag: "v1", Kind: "missing-manifest", Want: "sha256:2"},
+	}}}
+	var b bytes.Buffer
+	require.NoError(t, writeDifferences(&b, r))
+	assert.Equal(t, `
+  missing-tag  p/a:v1  want sha256:3, have nothing
+  missing-tag  p/b:v1  want sha256:2, have nothing
+  missing-layer  p/b  want sha256:1, have nothing
+`, b.String())
+	r.Check.Differences = nil
+	for i := range 50 {
+		r.Check.Differences = append(r.Check.Differences, registry.Difference{Repository: "p/a", Tag: strings.Repeat("v", i+1)})
+	}
+	b.Reset()
+	require.NoError(t, writeDifferences(&b, r))
+	assert.Contains(t, b.String(), "… and 30 more; --output json has all")
+}

@@ -104,12 +104,16 @@ func writeDifferences(w io.Writer, r workflows.VerifyResult) error {
 		untagged := func(d registry.Difference) int { return map[bool]int{true: 1}[d.Tag == ""] }
 		return cmp.Or(cmp.Compare(untagged(a), untagged(b)), strings.Compare(a.Repository, b.Repository), strings.Compare(a.Tag, b.Tag))
 	})
+	// A tag that is missing is enough said: its manifest is missing as well.
+	list = slices.CompactFunc(list, func(a, b registry.Difference) bool {
+		return a.Tag != "" && a.Repository == b.Repository && a.Tag == b.Tag && a.Want == b.Want && a.Have == b.Have && a.Detail == b.Detail
+	})
 	if len(list) > 0 {
 		fmt.Fprintln(w)
 	}
 	for i, d := range list {
 		if i == some {
-			_, err := fmt.Fprintf(w, "  … and %d more; --output json has those of the first %d\n", r.Found-some, len(list))
+			_, err := fmt.Fprintf(w, "  … and %d more; --output json has all\n", len(list)-some)
 			return err
 		}
 		if _, err := fmt.Fprintln(w, "  "+oneLine(differenceLine(d))); err != nil {

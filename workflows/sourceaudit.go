@@ -42,7 +42,7 @@ func (m *migration) auditSource(ctx workflow.Context) error {
 func (m *migration) judgeBroken(ctx workflow.Context, problems []registry.Problem) error {
 	fresh := slices.DeleteFunc(slices.Clone(problems), func(p registry.Problem) bool {
 		return slices.ContainsFunc(m.state.Report.Left, func(known registry.Problem) bool {
-			return known.Repository == p.Repository && known.Digest == p.Digest && slices.Equal(known.Tags, p.Tags)
+			return known.Repository == p.Repository && known.Digest == p.Digest && covers(known.Tags, p.Tags)
 		})
 	})
 	if len(fresh) == 0 {
@@ -64,6 +64,11 @@ func (m *migration) judgeBroken(ctx workflow.Context, problems []registry.Proble
 	}
 	return refusal(activities.KindBroken, "backend %s cannot serve everything under %s whole: %s. %s; or set policy.audit.broken to skip to go on without them",
 		m.From, m.Prefix, strings.Join(lines, "; "), heal)
+}
+
+// covers reports whether all of some tags are among known ones: of a tag with two bad blobs the mirror names one, and the audit both.
+func covers(known, tags []string) bool {
+	return !slices.ContainsFunc(tags, func(tag string) bool { return !slices.Contains(known, tag) })
 }
 
 // left names the tags that are left out, as repository:tag.

@@ -66,3 +66,10 @@ func TestAnAuditThatCannotBeDoneFails(t *testing.T) {
 	require.ErrorContains(t, err, "made to fail: Refused")
 	require.Equal(t, []string{Plan, Announce, SourceAudit}, took(r))
 }
+
+func TestWhatIsLeftOutIsToldOnce(t *testing.T) {
+	require.True(t, covers([]string{"v1", "v2"}, []string{"v2"}))
+	require.True(t, covers([]string{"v1"}, nil))
+	require.False(t, covers([]string{"v1"}, []string{"v1", "v3"}))
+	require.False(t, covers(nil, []string{"v1"}))
+}

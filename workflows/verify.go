@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"fmt"
 	"slices"
 
 	"go.temporal.io/sdk/workflow"
@@ -34,7 +35,12 @@ func (m *migration) verify(ctx workflow.Context) error {
 		m.state.Report.Checks.Differences = lasting
 		if len(lasting) == 0 {
 			v := m.state.Report.Checks.Verified
-			m.note("%d tags, %d manifests, %d blobs agree; %d were being pushed", v.Tags, v.Manifests, v.Blobs, len(found.Differences))
+			left := ""
+			if names := m.left(); len(names) > 0 {
+				slices.Sort(names)
+				left = fmt.Sprintf("; %d tags are left out", len(slices.Compact(names)))
+			}
+			m.note("%d tags, %d manifests, %d blobs agree; %d were being pushed%s", v.Tags, v.Manifests, v.Blobs, len(found.Differences), left)
 			return nil
 		}
 		if round == verifyRounds {

@@ -103,6 +103,13 @@ func show(a lab.Addresses) {
 		fmt.Printf("  Ceph S3      %s   (key %s, secret %s, bucket %s)\n", a.Stores.Ceph.Endpoint, a.Stores.Ceph.AccessKey, a.Stores.Ceph.SecretKey, a.Stores.Bucket)
 		fmt.Printf("  Prometheus   %s\n  IRC          %s\n", a.Prometheus, a.IRC)
 	}
+	stored := ""
+	if a.Stores != nil {
+		stored = `  bin/transship audit old --deep         # --heal, once new has good copies
+  bin/transship throttle restricted --bandwidth 20MiB      # while it mirrors
+  bin/transship verify restricted --deep
+`
+	}
 	fmt.Printf(`  logs         %s
 Try:
   export TRANSSHIP_CONFIG=%s
@@ -110,8 +117,8 @@ Try:
   bin/transship plan restricted
   bin/transship migrate restricted
   bin/transship status restricted --watch
-  bin/transship approve restricted
+%s  bin/transship approve restricted
   bin/transship rollback restricted      # or: finalize
 make down stops it.
-`, filepath.Join(run(), "log"), a.Config)
+`, filepath.Join(run(), "log"), a.Config, stored)
 }
