@@ -117,6 +117,10 @@ func (p *Process) end(signal syscall.Signal) {
 	}
 	_ = syscall.Kill(-pid, syscall.SIGKILL)
 	<-p.done
+	// Its children end a moment after it, and until then answer on the port that its successor listens on as well.
+	for deadline := time.Now().Add(10 * time.Second); syscall.Kill(-pid, 0) == nil && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
 	p.cmd = nil
 }
 
