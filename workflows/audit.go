@@ -112,7 +112,7 @@ func Audit(ctx workflow.Context, in AuditInput) (AuditResult, error) {
 	if err != nil {
 		return result, err
 	}
-	slices.SortStableFunc(result.Findings, func(a, b audit.Finding) int { return strings.Compare(a.Repository, b.Repository) })
+	slices.SortStableFunc(result.Findings, byRepository)
 	if in.Heal && len(result.Findings) > 0 {
 		if err := result.heal(ctx, in); err != nil {
 			return result, err
@@ -130,14 +130,18 @@ func Audit(ctx workflow.Context, in AuditInput) (AuditResult, error) {
 	return result, nil
 }
 
+func byRepository(a, b audit.Finding) int { return strings.Compare(a.Repository, b.Repository) }
+
 // healAtOnce is how many findings one activity heals.
 const healAtOnce = 100
 
-// heal makes good what was found. Causes come before what follows from them, within all that is healed at once.
+// heal makes good what was found, causes before what follows from them.
 func (r *AuditResult) heal(ctx workflow.Context, in AuditInput) error {
 	r.HealedFrom = in.From
 	var all []audit.Finding
-	for part := range slices.Chunk(r.Findings, healAtOnce) {
+	ordered := slices.Clone(r.Findings)
+	slices.SortStableFunc(ordered, audit.CausesFirst)
+	for part := range slices.Chunk(ordered, healAtOnce) {
 		var a *activities.Registries
 		var healed []audit.Finding
 		p := activities.HealStoreParams{
@@ -149,6 +153,7 @@ func (r *AuditResult) heal(ctx workflow.Context, in AuditInput) error {
 		}
 		all = append(all, healed...)
 	}
+	slices.SortStableFunc(all, byRepository)
 	r.Findings, r.Healed = all, 0
 	for _, f := range all {
 		if f.Healed {

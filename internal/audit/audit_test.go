@@ -382,3 +382,15 @@ func TestAListOfFindingsEndsWhereItWouldBeTooLong(t *testing.T) {
 	assert.Len(t, First(many, 20, 5000), 2)
 	assert.Empty(t, First(nil, 20, 1000))
 }
+
+// Whoever heals a few at a time must not come to a link before its blob.
+func TestCausesAreHealedFirst(t *testing.T) {
+	gone := Finding{Category: ListedGone, Path: distribution.BlobKey(digest.FromString("x"))}
+	list := []Finding{{Category: Unexpected}, {Category: TagManifestMissing}, {Category: LinkEmpty}, gone, {Category: ListedGone, Path: current("v1")}, {Category: BlobCorrupt}}
+	slices.SortStableFunc(list, CausesFirst)
+	var order []Category
+	for _, f := range list {
+		order = append(order, f.Category)
+	}
+	assert.Equal(t, []Category{ListedGone, BlobCorrupt, LinkEmpty, ListedGone, TagManifestMissing, Unexpected}, order)
+}

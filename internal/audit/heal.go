@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -30,15 +29,10 @@ func (h *Healer) Heal(ctx context.Context, findings []Finding) ([]Finding, error
 	m := &mirror.Mirror{From: h.Good, To: h.Bad, Jobs: h.Jobs, Mark: h.Mark}
 	healed := append([]Finding(nil), findings...)
 	blobs := map[string]error{} // those of several repositories are found in each
-	// Blobs come before links to them, links before manifests and tags that need them.
-	for _, turn := range [][]Category{
-		{BlobMissing, BlobEmpty, BlobShort, BlobLong, BlobCorrupt, SegmentsMissing, ListedGone},
-		{LinkEmpty, LinkBad, LinkWrong, LayerLinkMissing, LinkMissing, ListedGone},
-		{ManifestPartMissing, TagManifestMissing},
-	} {
+	for turn := range neverHealed {
 		for i := range healed {
 			f := &healed[i]
-			if f.Healed || f.Derived || !slices.Contains(turn, f.Category) {
+			if f.Healed || f.Derived || f.turn() != turn {
 				continue
 			}
 			err, tried := blobs[f.Path]
@@ -61,6 +55,30 @@ func (h *Healer) Heal(ctx context.Context, findings []Finding) ([]Finding, error
 	}
 	return healed, nil
 }
+
+// neverHealed is the turn of what a copy does not heal.
+const neverHealed = 3
+
+// turn is when a finding is healed: blobs come before links to them, links before manifests and tags that need them.
+func (f Finding) turn() int {
+	switch f.Category {
+	case BlobMissing, BlobEmpty, BlobShort, BlobLong, BlobCorrupt, SegmentsMissing:
+		return 0
+	case ListedGone:
+		if distribution.Parse(f.Path).Kind == distribution.Blob {
+			return 0
+		}
+		return 1
+	case LinkEmpty, LinkBad, LinkWrong, LayerLinkMissing, LinkMissing:
+		return 1
+	case ManifestPartMissing, TagManifestMissing:
+		return 2
+	}
+	return neverHealed
+}
+
+// CausesFirst orders findings as they must be healed, for whoever heals them a few at a time.
+func CausesFirst(a, b Finding) int { return a.turn() - b.turn() }
 
 // notGood says why a finding cannot be healed from here.
 type notGood string
