@@ -1,8 +1,10 @@
 package mirror
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -16,6 +18,7 @@ import (
 	"transship/internal/distribution"
 	"transship/internal/distribution/distributiontest"
 	"transship/internal/objectstore"
+	"transship/internal/objectstore/storetest"
 	"transship/internal/registry"
 )
 
@@ -401,4 +404,30 @@ func TestSubjectsThatWereNeverPushed(t *testing.T) {
 	w.run(t)
 	_, there := w.to.Content(distribution.Path{Kind: distribution.Revision, Repository: "restricted/a", Digest: d}.Key())
 	assert.True(t, there)
+}
+
+// giant says of one object that it is larger than any store takes.
+type giant struct {
+	*storetest.Memory
+	key string
+}
+
+func (g *giant) Get(ctx context.Context, key string, o objectstore.ReadOptions) (io.ReadCloser, objectstore.Object, error) {
+	body, object, err := g.Memory.Get(ctx, key, o)
+	if key == g.key {
+		object.Size = maxObject + 1
+	}
+	return body, object, err
+}
+
+func TestAnObjectThatNoStoreTakesIsReported(t *testing.T) {
+	w := newWorld()
+	w.images()
+	m := w.mirror()
+	m.From.Store = &giant{w.from, distribution.BlobKey(digest.FromString("layer of restricted/a"))}
+	at, err := m.Run(t.Context(), everything, Cursor{})
+	require.Error(t, err)
+	require.Len(t, at.Problems, 1)
+	assert.Contains(t, at.Problems[0].Detail, "5 TB")
+	assert.NotEmpty(t, tagsOf(at.Problems))
 }
