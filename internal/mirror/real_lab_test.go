@@ -4,11 +4,13 @@ package mirror_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -82,29 +84,49 @@ func served(t testing.TB, registry string, repositories []string) int {
 	t.Helper()
 	policy := filepath.Join(t.TempDir(), "policy.json")
 	require.NoError(t, os.WriteFile(policy, []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`), 0o600))
-	tags := 0
+	var tags atomic.Int64
+	// skopeo takes a second for each tag, and waits for most of it: all repositories are pulled at once.
+	pulls, ctx := errgroup.WithContext(t.Context())
 	for _, repository := range repositories {
-		ref, err := name.NewRepository(registry+"/"+repository, name.Insecure)
-		require.NoError(t, err)
-		list, err := remote.List(ref, remote.WithContext(t.Context()))
-		require.NoError(t, err)
-		tags += len(list)
-		group, ctx := errgroup.WithContext(t.Context())
-		group.SetLimit(4)
-		for _, tag := range list {
-			group.Go(func() error { return valid(ctx, ref.Tag(tag)) })
-		}
-		require.NoError(t, group.Wait())
 		pulled := filepath.Join(t.TempDir(), "pulled")
-		out, err := exec.CommandContext(t.Context(), "skopeo", "--policy", policy, "sync", "--all", "--src-tls-verify=false", "--src", "docker", "--dest", "dir",
-			registry+"/"+repository, pulled).CombinedOutput()
-		require.NoError(t, err, "%s", out)
-		images, err := filepath.Glob(filepath.Join(pulled, "*", "manifest.json"))
-		require.NoError(t, err)
-		assert.Len(t, images, len(list), "skopeo pulled another number of tags")
-		require.NoError(t, os.RemoveAll(pulled))
+		pulls.Go(func() error {
+			list, err := validated(ctx, registry+"/"+repository)
+			if err != nil {
+				return err
+			}
+			tags.Add(int64(list))
+			out, err := exec.CommandContext(ctx, "skopeo", "--policy", policy, "sync", "--all", "--src-tls-verify=false", "--src", "docker", "--dest", "dir",
+				registry+"/"+repository, pulled).CombinedOutput()
+			if err != nil {
+				return fmt.Errorf("pull %s: %w: %s", repository, err, out)
+			}
+			images, err := filepath.Glob(filepath.Join(pulled, "*", "manifest.json"))
+			if err == nil && len(images) != list {
+				err = fmt.Errorf("skopeo pulled %d tags of %s, which has %d", len(images), repository, list)
+			}
+			return errors.Join(err, os.RemoveAll(pulled))
+		})
 	}
-	return tags
+	require.NoError(t, pulls.Wait())
+	return int(tags.Load())
+}
+
+// validated checks every tag of a repository, and says how many there are.
+func validated(ctx context.Context, repository string) (int, error) {
+	ref, err := name.NewRepository(repository, name.Insecure)
+	if err != nil {
+		return 0, err
+	}
+	list, err := remote.List(ref, remote.WithContext(ctx))
+	if err != nil {
+		return 0, err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(2)
+	for _, tag := range list {
+		group.Go(func() error { return valid(ctx, ref.Tag(tag)) })
+	}
+	return len(list), group.Wait()
 }
 
 func valid(ctx context.Context, ref name.Reference) error {

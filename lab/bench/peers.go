@@ -18,7 +18,9 @@ type tool struct {
 	name string
 	// registries says that it copies from registry to registry, and not from store to store.
 	registries bool
-	copy       func(b *benchmark, ctx context.Context, p place) (float64, error)
+	// slow says that it takes so long that once is enough, and that it is not asked about thousands of tags.
+	slow bool
+	copy func(b *benchmark, ctx context.Context, p place) (float64, error)
 }
 
 // place is a set with a target.
@@ -32,14 +34,14 @@ type place struct {
 const ours = "transship"
 
 var tools = []tool{
-	{ours, false, func(b *benchmark, ctx context.Context, p place) (float64, error) {
+	{ours, false, false, func(b *benchmark, ctx context.Context, p place) (float64, error) {
 		o, err := measure(ctx, b.job("mirror", p))
 		return o.Wall, err
 	}},
-	{"rclone copy", false, (*benchmark).rclone},
-	{"crane cp -a", true, (*benchmark).crane},
-	{"regsync", true, (*benchmark).regsync},
-	{"skopeo sync", true, (*benchmark).skopeo},
+	{"rclone copy", false, false, (*benchmark).rclone},
+	{"crane cp -a", true, false, (*benchmark).crane},
+	{"regsync", true, false, (*benchmark).regsync},
+	{"skopeo sync", true, true, (*benchmark).skopeo},
 }
 
 // racers are the tools that were asked for.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/ncw/swift/v2"
@@ -23,13 +24,17 @@ func (s Set) Lay(ctx context.Context, c *swift.Connection, container, root strin
 		return fmt.Errorf("lay images into %s: %w", container, err)
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(16)
+	group.SetLimit(8)
 	put := func(key, content string, headers swift.Headers) {
 		group.Go(func() error {
-			if _, err := c.ObjectPut(ctx, container, key, strings.NewReader(content), headers == nil, "", "", headers); err != nil {
-				return fmt.Errorf("lay %s into %s: %w", key, container, err)
+			var err error
+			for try := range 5 { // a Swift with one container server answers 503 when it has too much to do
+				time.Sleep(time.Duration(try) * time.Second)
+				if _, err = c.ObjectPut(ctx, container, key, strings.NewReader(content), headers == nil, "", "", headers); err == nil {
+					return nil
+				}
 			}
-			return nil
+			return fmt.Errorf("lay %s into %s: %w", key, container, err)
 		})
 	}
 	laid := map[string]bool{} // base layers come up again
