@@ -29,6 +29,7 @@ type Audit struct {
 	// began is when the listing was asked for.
 	began  time.Time
 	blobs  blobMemory
+	large  mirror.Large
 	counts struct{ repositories, tags, manifests, blobs, links, bytes, transient atomic.Int64 }
 }
 
@@ -39,6 +40,7 @@ func (a *Audit) Run(ctx context.Context, shard mirror.Shard) ([]Finding, Counts,
 	if a.Jobs <= 0 {
 		a.Jobs = defaultJobs
 	}
+	a.large = mirror.NewLarge()
 	a.began = time.Now()
 	var all []Finding
 	var r *repository

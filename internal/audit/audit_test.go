@@ -394,3 +394,16 @@ func TestCausesAreHealedFirst(t *testing.T) {
 	}
 	assert.Equal(t, []Category{ListedGone, BlobCorrupt, LinkEmpty, ListedGone, TagManifestMissing, Unexpected}, order)
 }
+
+func TestALargeBlobIsReadToItsEnd(t *testing.T) {
+	f := newFaulty(t)
+	content := strings.Repeat("0123456789abcdef", (64<<20)/16+100)
+	d := distributiontest.Tree{Put: func(key, content string) { f.bad.PutString(key, content) }}.Blob(affected, content)
+	found, counts := f.audit(t, true)
+	assert.Empty(t, found)
+	assert.Greater(t, counts.Bytes, int64(len(content)))
+	f.bad.PutString(distribution.BlobKey(d), content[:len(content)-1]+"x")
+	found, _ = f.audit(t, true)
+	require.Len(t, found, 1)
+	assert.Equal(t, BlobCorrupt, found[0].Category)
+}

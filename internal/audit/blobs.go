@@ -149,7 +149,7 @@ func (a *Audit) gap(ctx context.Context, object objectstore.Object, want int64) 
 func (a *Audit) hash(ctx context.Context, d digest.Digest, object objectstore.Object, o objectstore.ReadOptions) (Finding, error) {
 	key := distribution.BlobKey(d)
 	verifier, n := d.Verifier(), int64(0)
-	body, _, err := a.Store.Get(ctx, key, o)
+	body, _, err := a.large.Open(ctx, a.Store, key, o)
 	if err == nil {
 		n, err = io.Copy(verifier, body)
 		body.Close()

@@ -91,7 +91,7 @@ func (m *Mirror) reread(d digest.Digest, read func(objectstore.ReadOptions) erro
 
 func (m *Mirror) copyOnce(ctx context.Context, d digest.Digest, o objectstore.ReadOptions) error {
 	key := distribution.BlobKey(d)
-	body, object, err := m.open(ctx, key, o)
+	body, object, err := m.large.Open(ctx, m.From.Store, key, o)
 	if err != nil {
 		return explain(err, "read blob %s at %s", d, m.From.Backend)
 	}

@@ -49,7 +49,7 @@ type Mirror struct {
 	once    sync.Once
 	slots   *semaphore.Weighted
 	entries *semaphore.Weighted
-	large   *semaphore.Weighted
+	large   Large
 	counts  struct{ manifests, blobs, present, links, bytes, healed atomic.Int64 }
 }
 
@@ -74,7 +74,7 @@ func (m *Mirror) init() {
 		}
 		m.slots = semaphore.NewWeighted(int64(m.Jobs))
 		m.entries = semaphore.NewWeighted(outstanding)
-		m.large = semaphore.NewWeighted(largeAtOnce)
+		m.large = NewLarge()
 		if m.Known == nil {
 			m.Known = &Known{}
 		}

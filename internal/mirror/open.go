@@ -6,12 +6,14 @@ import (
 	"io"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"transship/internal/objectstore"
 )
 
 const (
-	// large is from how many bytes on a blob is read in ranges, several at once: a Swift proxy hands out one object with one core.
+	// large is from how many bytes on a blob is read in ranges, several at once: a Swift proxy hands out one object with one core, and slows down the reading of a Dynamic
+	// Large Object to one segment a second after the first ten (rate_limit_after_segment, https://docs.openstack.org/swift/latest/middleware.html#dlo).
 	large = 64 << 20
 	// rangeSize in bytes, and how many ranges are read ahead, bound the memory that a large blob takes: 64 MiB.
 	rangeSize   = 8 << 20
@@ -20,20 +22,26 @@ const (
 	largeAtOnce = 2
 )
 
-// open opens an object at the source. A large one is read in ranges, a few ahead of the reader.
-func (m *Mirror) open(ctx context.Context, key string, o objectstore.ReadOptions) (io.ReadCloser, objectstore.Object, error) {
-	body, object, err := m.From.Store.Get(ctx, key, o)
+// Large lets a few large blobs be read at the same time. Its zero value is not ready: NewLarge makes one.
+type Large struct{ turns *semaphore.Weighted }
+
+// NewLarge bounds what the reading of large blobs takes of memory.
+func NewLarge() Large { return Large{semaphore.NewWeighted(largeAtOnce)} }
+
+// Open opens an object. A large one is read in ranges, a few ahead of the reader.
+func (l Large) Open(ctx context.Context, store objectstore.Store, key string, o objectstore.ReadOptions) (io.ReadCloser, objectstore.Object, error) {
+	body, object, err := store.Get(ctx, key, o)
 	if err != nil || object.Size < large || object.Size > maxObject {
 		return body, object, err
 	}
 	_ = body.Close() // the turn may be long in coming
-	if err := m.large.Acquire(ctx, 1); err != nil {
+	if err := l.turns.Acquire(ctx, 1); err != nil {
 		return nil, object, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	r := &ranges{cancel: cancel, done: func() { m.large.Release(1) }, pieces: make(chan chan []byte, rangesAhead), free: make(chan []byte, rangesAhead+2)}
+	r := &ranges{cancel: cancel, done: func() { l.turns.Release(1) }, pieces: make(chan chan []byte, rangesAhead), free: make(chan []byte, rangesAhead+2)}
 	r.group, r.ctx = errgroup.WithContext(ctx)
-	r.group.Go(func() error { return r.fetch(m.From.Store, key, o, object) })
+	r.group.Go(func() error { return r.fetch(store, key, o, object) })
 	return r, object, nil
 }
 
@@ -133,7 +141,10 @@ func (r *ranges) next() error {
 		r.rest = r.now
 		return nil
 	case <-r.ctx.Done():
-		return errors.Join(r.group.Wait(), context.Cause(r.ctx))
+		if err := r.group.Wait(); err != nil {
+			return err // what ended the others
+		}
+		return context.Cause(r.ctx)
 	}
 }
 
