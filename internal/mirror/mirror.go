@@ -61,7 +61,7 @@ type Known struct {
 }
 
 const (
-	// defaultJobs suits two stores on one network: more did not help on two cores, see BENCHMARKS.md.
+	// defaultJobs is what the first trials used; more were not measured.
 	defaultJobs = 32
 	// outstanding bounds the differences that are being worked on, and so the memory.
 	outstanding = 4096

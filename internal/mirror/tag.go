@@ -137,13 +137,10 @@ func (r *repository) resolve(ctx context.Context, t *tag) (d digest.Digest, err 
 			return had, nil
 		}
 	}
-	err = r.within(ctx, func() error {
-		d, err = ReadLink(ctx, r.From.Store, distribution.Path{Kind: distribution.TagCurrent, Repository: r.name, Tag: t.name}.Key())
-		if errors.Is(err, objectstore.ErrNotExist) {
-			return errVanished
-		}
-		return err
-	})
+	d, err = r.readTag(ctx, r.From.Store, distribution.Path{Kind: distribution.TagCurrent, Repository: r.name, Tag: t.name})
+	if errors.Is(err, objectstore.ErrNotExist) {
+		return "", errVanished
+	}
 	return d, err
 }
 
