@@ -3,6 +3,7 @@ package workflows
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -100,8 +101,9 @@ func TestEachSharesABoundWithoutLosingIt(t *testing.T) {
 	require.Equal(t, activities.Throttle{}, activities.Throttle{}.Each(4))
 }
 
-// looks are the activities of audits and comparisons.
+// looks are the activities of audits and comparisons: the test environment runs several at once.
 type looks struct {
+	mutex  sync.Mutex
 	found  map[string][]audit.Finding // by repository
 	healed []activities.HealStoreParams
 	differ [][]registry.Difference // one list for each look
@@ -121,6 +123,8 @@ func (l *looks) AuditStore(_ context.Context, p activities.AuditStoreParams) (ac
 }
 
 func (l *looks) HealStore(_ context.Context, p activities.HealStoreParams) ([]audit.Finding, error) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
 	l.healed = append(l.healed, p)
 	for i := range p.Findings {
 		p.Findings[i].Healed = p.Findings[i].Category != audit.Unexpected
@@ -133,6 +137,8 @@ func (l *looks) CountOrphans(context.Context, activities.CountOrphansParams) (au
 }
 
 func (l *looks) VerifyRepositories(_ context.Context, p activities.VerifyParams) (activities.VerifyResult, error) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
 	l.looked++
 	var r activities.VerifyResult
 	r.Check.Tags = 1
