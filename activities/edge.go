@@ -35,6 +35,18 @@ func (e *Edge) DrainWrites(ctx context.Context, o gate.DrainOptions) (DrainResul
 	return DrainResult{drained, position}, final(err)
 }
 
+// LateUploadsParams says whose uploads to count.
+type LateUploadsParams struct {
+	Prefix routing.Prefix `json:"prefix"`
+	// Idle is how long a session may be silent before it counts as abandoned.
+	Idle time.Duration `json:"idle_ns"`
+}
+
+// LateUploads counts uploads that go on at a backend which no longer serves the prefix.
+func (e *Edge) LateUploads(_ context.Context, p LateUploadsParams) (int, error) {
+	return e.Edge.Gate().Late(p.Prefix, p.Idle), nil
+}
+
 // JournalEnd returns where this node's journal ends now.
 func (e *Edge) JournalEnd(context.Context) (journal.Position, error) {
 	return journal.End(e.Edge.Journal)

@@ -66,6 +66,21 @@ func (r *Routes) DisownPrefix(ctx context.Context, q routing.Request) (routing.R
 	return after, err
 }
 
+// SettleUploads takes uploads from the routing table that have ended and were carried over.
+func (r *Routes) SettleUploads(ctx context.Context, q routing.Request) (routing.Routing, error) {
+	after, err := r.ask(ctx, routing.UpdateSettle, q)
+	var absent *serviceerror.NotFound
+	if errors.As(err, &absent) {
+		return after, nil // without Routes there is no table
+	}
+	return after, err
+}
+
+// SetCanary sets, changes or ends a read canary on every edge.
+func (r *Routes) SetCanary(ctx context.Context, q routing.Request) (routing.Routing, error) {
+	return r.ask(ctx, routing.UpdateCanary, q)
+}
+
 // ReadTable returns the present routing table. It is empty when nothing was ever routed.
 func (r *Routes) ReadTable(ctx context.Context) (routing.Routing, error) {
 	defer beat(ctx, func() any { return nil })()

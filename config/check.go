@@ -110,15 +110,22 @@ func (c *Config) checkEdge(k *checker, key, n string, e Edge) {
 	if path, ok := strings.CutPrefix(e.Gate, "unix:"); ok {
 		k.wrong(!filepath.IsAbs(path), key+".gate", "is %q; write unix: and an absolute path", e.Gate)
 	} else {
-		host, _, err := net.SplitHostPort(e.Gate)
-		ip := net.ParseIP(host)
-		k.wrong(err != nil || ip == nil || !ip.IsLoopback(), key+".gate", "is %q; write unix:/path or a loopback address such as 127.0.0.1:9099: only this node's nginx may ask it", e.Gate)
+		k.wrong(!loopback(e.Gate), key+".gate", "is %q; write unix:/path or a loopback address such as 127.0.0.1:9099: only this node's nginx may ask it", e.Gate)
 	}
-	for field, path := range map[string]string{"journal": e.Journal, "traffic": e.Traffic, "state": e.State, "nginx.directory": e.Nginx.Directory} {
+	k.wrong(!loopback(e.Nginx.Reads), key+".nginx.reads", "is %q; write a loopback address that is free, such as 127.0.0.1:9098: nginx itself listens there", e.Nginx.Reads)
+	k.wrong(e.Nginx.Reads == e.Gate, key+".nginx.reads", "is the address of the gate; write another")
+	for field, path := range map[string]string{"journal": e.Journal, "traffic": e.Traffic, "fallbacks": e.Fallbacks, "state": e.State, "nginx.directory": e.Nginx.Directory} {
 		k.wrong(!filepath.IsAbs(path), key+"."+field, "is %q; write an absolute path", path)
 	}
 	k.wrong(e.URL != "" && !strings.HasSuffix(e.Nginx.StatusURL, "/_transship/generation"), key+".nginx.status_url", "is %q; write this node's nginx with the path /_transship/generation, such as http://127.0.0.1/_transship/generation", e.Nginx.StatusURL)
 	k.wrong(e.Journal == e.Traffic, key+".traffic", "is the same file as journal; write another")
+	k.wrong(e.Fallbacks == e.Traffic || e.Fallbacks == e.Journal, key+".fallbacks", "is the same file as journal or traffic; write another")
+}
+
+func loopback(address string) bool {
+	host, port, err := net.SplitHostPort(address)
+	ip := net.ParseIP(host)
+	return err == nil && port != "" && ip != nil && ip.IsLoopback()
 }
 
 func (c *Config) checkPrefixes(k *checker, known string) {

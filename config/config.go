@@ -3,6 +3,7 @@
 package config
 
 import (
+	"path/filepath"
 	"time"
 
 	"transship/internal/policy"
@@ -67,7 +68,9 @@ type Edge struct {
 	Gate     string `mapstructure:"gate" json:"gate"`
 	Journal  string `mapstructure:"journal" json:"journal"`
 	Traffic  string `mapstructure:"traffic" json:"traffic"`
-	State    string `mapstructure:"state" json:"state"`
+	// Fallbacks is where nginx logs reads that a second backend answered.
+	Fallbacks string `mapstructure:"fallbacks" json:"fallbacks"`
+	State     string `mapstructure:"state" json:"state"`
 }
 
 // Nginx is how the edge worker handles its nginx.
@@ -76,6 +79,8 @@ type Nginx struct {
 	TestCommand   []string `mapstructure:"test_command" json:"test_command"`
 	ReloadCommand []string `mapstructure:"reload_command" json:"reload_command"`
 	StatusURL     string   `mapstructure:"status_url" json:"status_url"`
+	// Reads is the loopback address where nginx reads from a second backend what the first does not have.
+	Reads string `mapstructure:"reads" json:"reads"`
 }
 
 // Prefix is a prefix that may be migrated, and what is particular to it.
@@ -123,6 +128,8 @@ func (e *Edge) edgeDefaults(name string) {
 	fill(&e.Gate, "127.0.0.1:9099")
 	fill(&e.Journal, "/var/log/nginx/transship_journal.log")
 	fill(&e.Traffic, "/var/log/nginx/transship_traffic.log")
+	fill(&e.Fallbacks, filepath.Join(filepath.Dir(e.Journal), "transship_fallbacks.log"))
+	fill(&e.Nginx.Reads, "127.0.0.1:9098")
 	fill(&e.State, "/var/lib/transship/"+name+".json")
 	fill(&e.Nginx.Directory, "/etc/nginx/transship")
 	if len(e.Nginx.TestCommand) == 0 {

@@ -16,6 +16,8 @@ type Edge struct {
 	URL  string
 	// Gate is where the edge worker listens for nginx.
 	Gate string
+	// Reads is where nginx itself reads from a second backend.
+	Reads string
 	// Dir has the configuration, the generated files, the journal and the traffic of nginx.
 	Dir string
 	// State is the file in which the edge worker keeps its table.
@@ -31,13 +33,13 @@ func (s *Stack) layOutEdges() error {
 	if s.has(SecondEdge) {
 		suffixes = append(suffixes, "-2")
 	}
-	free, err := servers.FreePorts(2 * len(suffixes))
+	free, err := servers.FreePorts(3 * len(suffixes))
 	if err != nil {
 		return err
 	}
 	for i, suffix := range suffixes {
 		e := &Edge{
-			Name: fmt.Sprintf("edge%d", i+1), URL: "http://" + free[2*i], Gate: free[2*i+1],
+			Name: fmt.Sprintf("edge%d", i+1), URL: "http://" + free[3*i], Gate: free[3*i+1], Reads: free[3*i+2],
 			Dir: s.path("nginx" + suffix), State: s.path(fmt.Sprintf("edge/edge%d.json", i+1)),
 		}
 		for _, dir := range []string{"generated", "temp"} {

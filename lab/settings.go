@@ -67,6 +67,7 @@ edges:
       directory: {{.Dir}}/generated
       test_command: [nginx, -p, {{.Dir}}, -c, {{.Dir}}/nginx.conf, -t]
       reload_command: [nginx, -p, {{.Dir}}, -c, {{.Dir}}/nginx.conf, -s, reload]
+      reads: "{{.Reads}}"
     gate: "{{.Gate}}"
     journal: {{.Dir}}/journal.log
     traffic: {{.Dir}}/traffic.log

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.temporal.io/sdk/client"
@@ -31,6 +32,8 @@ type edgeNode struct {
 
 	// asks takes the questions for Routes until there is a connection to ask them over.
 	asks chan routing.EdgeAsks
+	// temporal is nil until there is a connection.
+	temporal atomic.Pointer[client.Client]
 }
 
 // newEdgeNode puts the generated files in place and starts the gate. It needs no Temporal: a hold of this node ends even when there is none.
@@ -39,7 +42,8 @@ func newEdgeNode(ctx context.Context, c *config.Config, name string, log *slog.L
 	node := &edgeNode{name: name, log: log, asks: make(chan routing.EdgeAsks, 16)}
 	settings := edge.Config{
 		Name: name, Directory: e.Nginx.Directory, TestCommand: e.Nginx.TestCommand, ReloadCommand: e.Nginx.ReloadCommand,
-		StatusURL: e.Nginx.StatusURL, GateAddress: e.GateAddress(), Journal: e.Journal, Traffic: e.Traffic, State: e.State, RetryAfter: config.RefusedFor,
+		StatusURL: e.Nginx.StatusURL, GateAddress: e.GateAddress(), Journal: e.Journal, Traffic: e.Traffic, Fallbacks: e.Fallbacks,
+		Reads: e.Nginx.Reads, State: e.State, RetryAfter: config.RefusedFor,
 	}
 	for _, backend := range c.BackendNames() {
 		address, tls := c.Backends[backend].UpstreamAddress()
@@ -49,7 +53,7 @@ func newEdgeNode(ctx context.Context, c *config.Config, name string, log *slog.L
 		settings.Prefixes = append(settings.Prefixes, routing.Prefix(strings.TrimSuffix(p.Prefix, "/")))
 	}
 	var err error
-	node.Edge, err = edge.New(settings, log, func(r routing.Route) { node.ask(r.Hold) })
+	node.Edge, err = edge.New(settings, log, edge.Tell{Expired: func(r routing.Route) { node.ask(r.Hold) }, Carry: node.carry, Narrow: node.narrow})
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +106,8 @@ func (n *edgeNode) ask(ranOut string) {
 
 // askRoutes passes questions on to Routes, the first of them at once: a node that starts may have missed a table.
 func (n *edgeNode) askRoutes(ctx context.Context, c client.Client) {
+	n.temporal.Store(&c)
+	go n.catchUp(ctx, c)
 	n.ask("")
 	for {
 		select {

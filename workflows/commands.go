@@ -3,6 +3,7 @@ package workflows
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"go.temporal.io/sdk/workflow"
 
@@ -39,11 +40,14 @@ func (m *migration) listen(ctx workflow.Context) error {
 			return u.validate(ctx, c)
 		}})
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return workflow.SetUpdateHandlerWithOptions(ctx, UpdateCarry, m.carryNow, workflow.UpdateHandlerOptions{Validator: m.mayCarry})
 }
 
 func (m *migration) status() Status {
-	return Status{Phase: m.phase, Waits: m.waiting(), Paused: m.state.Paused != nil, Serving: m.serving(), Report: m.state.Report}
+	return Status{Carried: m.state.Positions[m.serving()], Phase: m.phase, Waits: m.waiting(), Paused: m.state.Paused != nil, Serving: m.serving(), Report: m.state.Report}
 }
 
 func (m *migration) over() error {
@@ -110,24 +114,28 @@ func (m *migration) pause(ctx workflow.Context, c Command) (string, error) {
 	return fmt.Sprintf("paused at %s: copies stop within seconds, writes and pulls go on at %s", phase, m.serving()), nil
 }
 
-func (m *migration) mayResume(_ workflow.Context, _ Command) error {
+func (m *migration) mayResume(_ workflow.Context, c Command) error {
 	if err := m.over(); err != nil {
 		return err
 	}
 	if m.state.Paused == nil {
 		return refusal("Command", "the migration of %s is not paused", m.Prefix)
 	}
-	return nil
+	return m.mayLeaveOut(c.Without)
 }
 
 func (m *migration) resume(_ workflow.Context, c Command) (string, error) {
 	m.decide(c.By, "resumed", c.Reason)
+	m.goWithout(c.By, c.Without, c.Reason)
 	m.state.Paused = nil
 	return "goes on with " + m.phase, nil
 }
 
 func (m *migration) mayRollBack(_ workflow.Context, c Command) error {
-	if m.rollingBack && c.AcceptLoss && m.phase != Done {
+	if err := m.mayLeaveOut(c.Without); err != nil {
+		return err
+	}
+	if m.rollingBack && (c.AcceptLoss || len(c.Without) > 0) && m.phase != Done {
 		return nil
 	}
 	if err := m.over(); err != nil {
@@ -145,8 +153,12 @@ func (m *migration) orderRollback(ctx workflow.Context, c Command) (string, erro
 		what += ", also if the target cannot give back what was pushed to it"
 	}
 	d := m.decide(c.By, what, c.Reason)
+	m.goWithout(c.By, c.Without, c.Reason)
 	if m.rollingBack {
-		m.state.Stop.AcceptLoss = true
+		m.state.Stop.AcceptLoss = m.state.Stop.AcceptLoss || c.AcceptLoss
+		if !c.AcceptLoss {
+			return "the rollback goes on without " + strings.Join(c.Without, ", "), nil
+		}
 		return "the rollback goes on, and leaves what it cannot carry back", nil
 	}
 	m.halt(Stop{Outcome: report.RolledBack, Decision: d, AcceptLoss: c.AcceptLoss})

@@ -159,29 +159,36 @@ func (m *migration) remaining(ctx workflow.Context) time.Duration {
 	return max(time.Second, m.frozenUntil.Sub(workflow.Now(ctx))-time.Second)
 }
 
-// drain waits for the writes in flight.
+// maxOpen bounds the uploads that a routing table carries along: each is about 150 bytes in the history of every change.
+const maxOpen = 500
+
+// drain waits for the writes in flight. Uploads go on.
 func (m *migration) drain(ctx workflow.Context) error {
 	o := gate.DrainOptions{
 		Prefix: m.Prefix, Hold: m.state.Hold, Limit: m.Policy.Freeze.Drain, Settle: m.Policy.Freeze.Settle, SessionIdle: m.Policy.Freeze.SessionIdle,
 	}
-	futures := make([]workflow.Future, len(m.Edges))
+	edges := m.edges()
+	futures := make([]workflow.Future, len(edges))
 	var a *activities.Edge
-	for i, name := range m.Edges {
+	for i, name := range edges {
 		futures[i] = workflow.ExecuteActivity(onEdge(ctx, name, m.remaining(ctx), "wait for writes in flight"), a.DrainWrites, o)
 	}
-	m.lost, m.drained = nil, map[string]journal.Position{}
+	m.lost, m.open, m.drained = nil, nil, map[string]journal.Position{}
 	var failed error
 	var longest time.Duration
-	uploads := 0
 	for i, future := range futures {
 		var d activities.DrainResult
 		if err := future.Get(ctx, &d); err != nil {
 			failed = err
 			continue
 		}
-		m.drained[m.Edges[i]] = d.Position
+		m.drained[edges[i]] = d.Position
 		longest = max(longest, d.Drained.Waited)
-		uploads += d.Drained.Uploads
+		for _, u := range d.Drained.Uploads {
+			if !slices.Contains(m.open, u) { // a session may have gone through several edges
+				m.open = append(m.open, u)
+			}
+		}
 		for _, w := range d.Drained.Lost {
 			if t, ok := journal.ParseTarget(w.Method, w.Path, w.Query); ok {
 				var unknown journal.Changes
@@ -190,7 +197,10 @@ func (m *migration) drain(ctx workflow.Context) error {
 			}
 		}
 	}
-	m.note("%s; %d uploads still open, %d writes with unknown end", longest.Round(time.Millisecond), uploads, len(m.lost))
+	m.note("%s; %d uploads still open, %d writes with unknown end", longest.Round(time.Millisecond), len(m.open), len(m.lost))
+	if n := len(m.open); n > maxOpen {
+		return refusal(routing.RefusedNotDrained, "%d uploads are open, more than the %d that a flip can follow", n, maxOpen)
+	}
 	return failed
 }
 
@@ -208,7 +218,7 @@ func (m *migration) lastDelta(ctx workflow.Context) error {
 		return err
 	}
 	// What the other side acknowledges from now on is behind where the drain ended.
-	for _, name := range m.Edges {
+	for _, name := range m.edges() {
 		m.state.Positions[m.other()][name] = m.drained[name]
 	}
 	m.note("%d writes, %d changes", brought.writes, len(m.changes))
@@ -247,8 +257,11 @@ func (m *migration) flip(ctx workflow.Context) error {
 	m.flipping = true
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
+	m.state.Uploads = m.open
+	q := m.request()
+	q.Uploads = m.open
 	var r *activities.Routes
-	return workflow.ExecuteActivity(toRoutes(ctx, "flip "+m.Prefix.String()+" to "+m.other()), r.FlipPrefix, m.request()).Get(ctx, nil)
+	return workflow.ExecuteActivity(toRoutes(ctx, "flip "+m.Prefix.String()+" to "+m.other()), r.FlipPrefix, q).Get(ctx, nil)
 }
 
 // release lets the parked writes go on, to the backend that now serves the prefix.

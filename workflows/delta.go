@@ -31,7 +31,7 @@ func (m *migration) carry(ctx workflow.Context, from, to string, limit time.Dura
 	var sum carried
 	stats := m.deltas(from)
 	stats.Rounds++
-	for _, name := range m.Edges {
+	for _, name := range m.edges() {
 		for more := true; more; {
 			d, err := m.read(ctx, name, from, limit)
 			if err != nil {
@@ -135,7 +135,7 @@ func (m *migration) converge(ctx workflow.Context) error {
 		}
 		if n := len(brought.changes); n <= m.Policy.Converge.Changes {
 			m.note("%d rounds; the last brought %d changes", round, n)
-			return nil
+			return m.readCanary(ctx)
 		} else if round >= m.Policy.Converge.Rounds {
 			return refusal("Diverges", "after %d deltas, one still brought %d changes: more is pushed than can be carried over; raise policy.mirror.jobs, add movers, or raise policy.converge.changes", round, n)
 		}

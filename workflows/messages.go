@@ -52,19 +52,21 @@ const (
 	Mirror      = "mirror"
 	Verify      = "verify"
 	Converge    = "converge"
-	Approval    = "approval"
-	Freeze      = "freeze"
-	Drain       = "drain"
-	LastDelta   = "last-delta"
-	VerifyLast  = "verify-last"
-	Flip        = "flip"
-	Release     = "release"
-	Stragglers  = "stragglers"
-	Probe       = "probe"
-	Soak        = "soak"
-	Finalize    = "finalize"
-	Rollback    = "rollback"
-	Done        = "done"
+	// ReadCanary is a part of converge, where a policy asks for it.
+	ReadCanary = "canary"
+	Approval   = "approval"
+	Freeze     = "freeze"
+	Drain      = "drain"
+	LastDelta  = "last-delta"
+	VerifyLast = "verify-last"
+	Flip       = "flip"
+	Release    = "release"
+	Stragglers = "stragglers"
+	Probe      = "probe"
+	Soak       = "soak"
+	Finalize   = "finalize"
+	Rollback   = "rollback"
+	Done       = "done"
 )
 
 // MigrateInput starts a migration. It carries what the starter's configuration says, so that the history shows under which rules it ran;
@@ -87,6 +89,8 @@ type MigrateInput struct {
 	Operator string        `json:"operator"`
 	// Link is where the Temporal UI shows workflows, for messages to people.
 	Link string `json:"link,omitempty"`
+	// Without are edges that are down from the start; see Command.
+	Without []string `json:"without,omitempty"`
 	// State is what a continued run goes on from; nobody else sets it.
 	State *State `json:"state,omitempty"`
 }
@@ -102,6 +106,8 @@ const (
 	UpdateFinalize = "finalize"
 	// UpdateThrottle changes Command.Throttle's bounds while a migration runs.
 	UpdateThrottle = "throttle"
+	// UpdateCarry is sent by edges, with a CarryRequest.
+	UpdateCarry = "carry"
 	// QueryStatus answers with a Status.
 	QueryStatus = "status"
 )
@@ -114,6 +120,18 @@ type Command struct {
 	AcceptLoss bool `json:"accept_loss,omitempty"`
 	// Throttle is what all movers together may ask of each store from now on, without bound where it is 0; only for throttle.
 	Throttle activities.Throttle `json:"throttle,omitzero"`
+	// Without are edges that are down, and that flips from now on go without; for resume and rollback. Whoever says so vouches that they serve nobody.
+	Without []string `json:"without,omitempty"`
+}
+
+// CarryRequest asks a migration to bring what a backend acknowledged to the other one, now: what an upload committed that outlasted a freeze, or a digest that
+// a read found only there. The update ends when it is there.
+type CarryRequest struct {
+	Edge    string           `json:"edge"`
+	From    string           `json:"from"`
+	Changes []journal.Change `json:"changes,omitempty"`
+	// Ended are uploads of the routing table that are over by it.
+	Ended []routing.Upload `json:"ended,omitempty"`
 }
 
 // Answer says what a command did.
@@ -129,8 +147,10 @@ type Status struct {
 	Waits  string `json:"waits,omitempty"`
 	Paused bool   `json:"paused,omitempty"`
 	// Serving is the backend that has the prefix now.
-	Serving string        `json:"serving"`
-	Report  report.Report `json:"report"`
+	Serving string `json:"serving"`
+	// Carried is up to where each edge's journal of Serving has been carried to the other backend.
+	Carried map[string]journal.Position `json:"carried,omitempty"`
+	Report  report.Report               `json:"report"`
 }
 
 // State is what a migration has come to, apart from the report. All of it survives continue-as-new.
@@ -148,6 +168,12 @@ type State struct {
 	Claimed bool `json:"claimed,omitempty"`
 	// Flipped says that the target serves the prefix.
 	Flipped bool `json:"flipped,omitempty"`
+	// Without are edges that are down, by order of an operator.
+	Without []string `json:"without,omitempty"`
+	// Uploads were open at the last flip, and may still go on at the backend that served before it.
+	Uploads []routing.Upload `json:"uploads,omitempty"`
+	// Canary counts the steps of the read canary that are done.
+	Canary int `json:"canary,omitempty"`
 	// Hold names the freeze that is in place.
 	Hold string `json:"hold,omitempty"`
 	// Positions has, for each backend and edge, up to where its acknowledged writes have been carried to the other backend.

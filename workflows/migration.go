@@ -12,6 +12,7 @@ import (
 	"transship/activities"
 	"transship/internal/journal"
 	"transship/internal/report"
+	"transship/internal/routing"
 )
 
 // migration is a running Migrate.
@@ -30,6 +31,8 @@ type migration struct {
 	// drained is where the drain found the end of each edge's journal; lost are writes in flight whose outcome nobody can tell.
 	drained map[string]journal.Position
 	lost    []journal.Change
+	// open are the uploads that the drain found.
+	open []routing.Upload
 	// changes is what the last delta of a cutover carried over.
 	changes []journal.Change
 	// concluding says that it is over, but for the report.
@@ -57,6 +60,7 @@ func begin(ctx workflow.Context, in MigrateInput) (*migration, error) {
 		m.MigrateInput.State = nil
 	} else {
 		m.state = State{
+			Without:   in.Without,
 			Throttle:  activities.Throttle{Bandwidth: in.Policy.Mirror.Bandwidth, Requests: in.Policy.Mirror.Requests},
 			Positions: map[string]map[string]journal.Position{in.From: {}, in.To: {}},
 			Report: report.Report{
@@ -65,6 +69,7 @@ func begin(ctx workflow.Context, in MigrateInput) (*migration, error) {
 			},
 		}
 		m.decide(in.Operator, "asked for the migration", "")
+		m.goWithout(in.Operator, in.Without, "")
 	}
 	m.steps, m.stop = workflow.WithCancel(ctx)
 	if m.state.Stop != nil {

@@ -42,7 +42,7 @@ func (m *migration) watch(ctx workflow.Context) error {
 		return err
 	}
 	var a *activities.Edge
-	for _, name := range m.Edges {
+	for _, name := range m.edges() {
 		var end journal.Position
 		if err := workflow.ExecuteActivity(onEdge(ctx, name, reach, "where the journal of "+name+" ends"), a.JournalEnd).Get(ctx, &end); err != nil {
 			return err

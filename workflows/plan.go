@@ -22,7 +22,9 @@ func (m *migration) plan(ctx workflow.Context) error {
 	if err := m.claim(ctx); err != nil {
 		return err
 	}
-	planned, err := makePlan(ctx, m.MigrateInput)
+	in := m.MigrateInput
+	in.Edges = m.edges()
+	planned, err := makePlan(ctx, in)
 	if err != nil {
 		return err
 	}
@@ -47,7 +49,7 @@ func (m *migration) claim(ctx workflow.Context) error {
 func (m *migration) request() routing.Request {
 	return routing.Request{
 		Prefix: m.Prefix, Owner: m.state.Report.Workflow, Hold: m.state.Hold, Lease: m.Policy.Freeze.Lease,
-		From: m.From, To: m.To, Default: m.Default, Edges: m.Edges,
+		From: m.From, To: m.To, Default: m.Default, Edges: m.Edges, Without: m.state.Without,
 	}
 }
 

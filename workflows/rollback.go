@@ -46,6 +46,9 @@ func (m *migration) rollBack(ctx workflow.Context, cause error) error {
 			{Rollback + ": " + Flip, m.flip},
 			{Rollback + ": " + Release, m.release},
 		}).run(ctx)
+		if err == nil {
+			err = m.awaitUploads(ctx)
+		}
 		if err != nil {
 			return err
 		}
@@ -78,7 +81,7 @@ func (m *migration) because(cause error, cancelled bool) *Stop {
 // leaveBehind records what a rollback does not carry back, because somebody accepted that.
 func (m *migration) leaveBehind(ctx workflow.Context, cause error) error {
 	left := slices.Clone(m.lost)
-	for _, name := range m.Edges {
+	for _, name := range m.edges() {
 		from := m.state.Positions[m.serving()][name]
 		for more := true; more; {
 			d, err := m.readFrom(ctx, name, m.serving(), from, m.remaining(ctx))

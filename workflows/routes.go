@@ -81,6 +81,9 @@ func (r *routes) listen(ctx workflow.Context) error {
 		{routing.UpdateFlip, r.owns, r.flip},
 		{routing.UpdateRelease, r.owns, r.release},
 		{routing.UpdateDisown, nil, r.disown},
+		{routing.UpdateSettle, nil, r.settle},
+		{routing.UpdateNarrow, r.owns, r.narrow},
+		{routing.UpdateCanary, r.owns, r.canary},
 	} {
 		if err != nil {
 			return fmt.Errorf("routes: %w", err)
@@ -182,6 +185,7 @@ func (r *routes) watch(ctx workflow.Context, q routing.Request) error {
 	if route.Mode != routing.Open {
 		return nil
 	}
+	r.leaveOut(q.Without)
 	before := route
 	route.Mode = routing.Watched
 	if err := r.push(ctx, r.Table.With(route), bounded); err != nil {
@@ -200,6 +204,7 @@ func (r *routes) hold(ctx workflow.Context, q routing.Request) error {
 	case route.Mode != routing.Watched:
 		return refuse(routing.RefusedHoldLost, "%s is %s: it cannot be held", q.Prefix, route.Mode)
 	}
+	r.leaveOut(q.Without)
 	before := route
 	route.Mode, route.Hold, route.Lease = routing.Held, q.Hold, q.Lease
 	if err := r.push(ctx, r.Table.With(route), bounded); err != nil {
@@ -220,7 +225,7 @@ func (r *routes) flip(ctx workflow.Context, q routing.Request) error {
 	}
 	before := route
 	before.Mode, before.Hold, before.Lease = routing.Watched, "", 0
-	if len(r.Edges) > 1 { // a single edge is prepared and switched in one step
+	if len(r.present()) > 1 { // a single edge is prepared and switched in one step
 		route.Mode, route.Lease = routing.Prepared, q.Lease
 		if err := r.push(ctx, r.Table.With(route), bounded); err != nil {
 			r.back(ctx, before)
@@ -229,6 +234,7 @@ func (r *routes) flip(ctx workflow.Context, q routing.Request) error {
 	}
 	route.Mode, route.Lease = routing.Switched, q.Lease
 	route.Backend, route.Other = route.Other, route.Backend
+	route.Uploads, route.Fallback, route.Canary, route.Narrowing = q.Uploads, routing.Digests, nil, false
 	if err := r.push(ctx, r.Table.With(route), bounded); err != nil {
 		// No edge lets writes go to the new backend in this mode, so the old one may have them back.
 		r.back(ctx, before)
@@ -263,6 +269,20 @@ func (r *routes) disown(ctx workflow.Context, q routing.Request) error {
 	return nil
 }
 
+// leaveOut goes on without edges that an operator says are down.
+func (r *routes) leaveOut(edges []string) {
+	for i := range r.Edges {
+		if e := &r.Edges[i]; slices.Contains(edges, e.Edge) {
+			e.LeftOut = true
+		}
+	}
+}
+
+// present are the edges that are not left out.
+func (r *routes) present() []string {
+	return r.names(func(e routing.EdgeState) bool { return !e.LeftOut })
+}
+
 // back returns a route to what it was, on every edge that can be reached; the others follow when they can.
 func (r *routes) back(ctx workflow.Context, route routing.Route) {
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
@@ -277,7 +297,7 @@ const bounded = 20 * time.Second
 // why.
 func (r *routes) push(ctx workflow.Context, t routing.Table, limit time.Duration) error {
 	r.Table = t
-	return r.hand(ctx, r.names(func(routing.EdgeState) bool { return true }), limit)
+	return r.hand(ctx, r.present(), limit)
 }
 
 func (r *routes) hand(ctx workflow.Context, edges []string, limit time.Duration) error {
@@ -294,6 +314,7 @@ func (r *routes) hand(ctx workflow.Context, edges []string, limit time.Duration)
 		state := r.edge(edges[i])
 		if err == nil {
 			state.Generation, state.Seen, state.Trouble = max(state.Generation, applied.Generation), workflow.Now(ctx), ""
+			state.LeftOut = state.LeftOut && state.Generation < r.Table.Generation
 			r.Freezes = append(r.Freezes, applied.Freezes...)
 			continue
 		}
@@ -333,11 +354,19 @@ func (r *routes) behind() []string {
 }
 
 func (r *routes) reconcile(ctx workflow.Context) error {
+	// Edges that are left out may keep nobody waiting. Whatever they are given is the present table, and no step of a flip counts them.
+	if out := r.names(func(e routing.EdgeState) bool { return e.LeftOut }); len(out) > 0 {
+		_ = r.hand(ctx, out, reconcileEvery)
+	}
+	behind := r.names(func(e routing.EdgeState) bool { return !e.LeftOut && e.Generation < r.Table.Generation })
+	if len(behind) == 0 {
+		return nil
+	}
 	if err := r.lock.Lock(ctx); err != nil {
 		return err
 	}
 	defer r.lock.Unlock()
-	_ = r.hand(ctx, r.behind(), bounded)
+	_ = r.hand(ctx, behind, bounded)
 	return nil
 }
 

@@ -22,7 +22,7 @@ const kindChecksFailed = "ChecksFailed"
 // down. A tag that the new backend has been given since then is newer, and stays.
 func (m *migration) carryStragglers(ctx workflow.Context) error {
 	brought := 0
-	for _, name := range m.Edges {
+	for _, name := range m.edges() {
 		for more := true; more; {
 			late, err := m.read(ctx, name, m.From, 0)
 			if err != nil {
@@ -59,7 +59,7 @@ func (m *migration) carryStragglers(ctx workflow.Context) error {
 
 // since is what the new backend has acknowledged, through any edge, and the reverse mirror has not carried yet.
 func (m *migration) since(ctx workflow.Context) (changes []journal.Change, err error) {
-	for _, name := range m.Edges {
+	for _, name := range m.edges() {
 		from := m.state.Positions[m.To][name]
 		for more := true; more; {
 			d, err := m.readFrom(ctx, name, m.To, from, 0)
@@ -93,7 +93,7 @@ func (m *migration) probe(ctx workflow.Context) error {
 func (m *migration) probeEdges(ctx workflow.Context) (failures []string) {
 	c := &m.state.Report.Checks
 	var a *activities.Probes
-	for _, name := range m.Edges {
+	for _, name := range m.edges() {
 		var result probe.Result
 		q := activities.ProbeEdgeParams{Edge: name, Backend: m.serving(), Repository: m.Probe}
 		options := workflow.WithActivityOptions(ctx, oneTry(time.Minute, "probe through "+name))
@@ -117,7 +117,7 @@ func (m *migration) sampleBefore(ctx workflow.Context) {
 
 func (m *migration) sample(ctx workflow.Context, window time.Duration) (sum monitor.Sample, ok bool) {
 	var a *activities.Edge
-	for _, name := range m.Edges {
+	for _, name := range m.edges() {
 		var s monitor.Sample
 		p := activities.SampleTrafficParams{Prefix: m.Prefix, Window: window}
 		if err := workflow.ExecuteActivity(onEdge(ctx, name, 10*time.Second, "what clients see"), a.SampleTraffic, p).Get(ctx, &s); err != nil {
@@ -189,6 +189,10 @@ func (m *migration) round(ctx workflow.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err() // paused or stopped: what failed says nothing
 	}
+	m.welcomeBack(ctx)
+	if _, err := m.settleUploads(ctx); err != nil {
+		warnings = append(warnings, "uploads of before the flip: "+because(err))
+	}
 	c.Rounds++
 	c.Last = append(failures, warnings...)
 	if len(failures) == 0 {
@@ -213,6 +217,9 @@ func (m *migration) finalize(ctx workflow.Context) error {
 	by := "transship"
 	if m.state.Finalize != nil {
 		by = m.state.Finalize.By
+	}
+	if err := m.awaitUploads(ctx); err != nil {
+		return err
 	}
 	m.decide(by, "finalized: "+m.From+" is no longer kept current", "")
 	return m.disown(ctx)

@@ -47,7 +47,10 @@ func (e *Edge) Check(ctx context.Context) []Finding {
 		}
 		found("nginx has the generation of the edge worker", err, "point edges."+e.Name+".nginx.status_url at this node's nginx; else restart the edge worker")
 	}
-	for _, log := range []string{e.Journal, e.Traffic} {
+	for _, log := range []string{e.Journal, e.Traffic, e.Fallbacks} {
+		if log == "" {
+			continue
+		}
 		f, err := os.Open(log)
 		if err == nil {
 			f.Close()

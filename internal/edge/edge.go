@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/url"
 	"sync"
 	"time"
 
@@ -35,12 +36,18 @@ type Config struct {
 	StatusURL string
 	// GateAddress is the gate as nginx writes it in proxy_pass: http://127.0.0.1:9099, or http://unix:/path:.
 	GateAddress string
-	// Journal and Traffic are the logs that nginx writes.
-	Journal, Traffic string
+	// Journal, Traffic and Fallbacks are the logs that nginx writes.
+	Journal, Traffic, Fallbacks string
+	// Reads is the loopback address where nginx itself reads from a second backend what the first does not have. Without one, there are neither fallback
+	// reads nor canaries.
+	Reads string
 	// State is the file in which the edge remembers its table.
 	State string
 	// RetryAfter is what refused clients are told.
 	RetryAfter time.Duration
+
+	// token is what nginx shows the gate, so that the gate answers nobody else.
+	token string
 }
 
 // Edge is one proxy node.
@@ -53,20 +60,60 @@ type Edge struct {
 	// mu is held while a table is applied, so that tables take effect one after the other.
 	mu    sync.Mutex
 	state state
+	// unsureUntil is zero when the table is the present one, as far as this node can know.
+	unsureUntil time.Time
 
-	// expired tells that a lease ran out, once for each.
-	expired func(routing.Route)
+	tell      Tell
+	fallbacks fallbacks
 }
 
-// New makes the edge with what it remembers. expired is called, on a goroutine of its own, when a lease runs out unrenewed.
-func New(c Config, log *slog.Logger, expired func(routing.Route)) (*Edge, error) {
+// Tell is whom the edge tells what it cannot decide or do itself. Each is called on a goroutine of its own.
+type Tell struct {
+	// Expired says that a lease ran out unrenewed, once for each.
+	Expired func(routing.Route)
+	// Carry has the migration of a route bring what a backend acknowledged to the one that serves, and returns when it is there. ended are uploads of the
+	// table that are over.
+	Carry func(ctx context.Context, r routing.Route, from string, changes []journal.Change, ended []routing.Upload) error
+	// Narrow has every edge read less from the other backend of a route.
+	Narrow func(r routing.Route, d routing.Deletes)
+}
+
+// New makes the edge with what it remembers.
+func New(c Config, log *slog.Logger, tell Tell) (*Edge, error) {
 	s, err := loadState(c.State)
 	if err != nil {
 		return nil, err
 	}
-	e := &Edge{Config: c, log: log.With("edge", c.Name), gate: gate.New(log, c.RetryAfter), traffic: monitor.NewTraffic(), state: s, expired: expired}
+	if s.Token == "" {
+		s.Token = newToken()
+	}
+	c.token = s.Token
+	e := &Edge{Config: c, log: log.With("edge", c.Name), traffic: monitor.NewTraffic(), state: s, tell: tell}
+	options := gate.Options{RetryAfter: c.RetryAfter, Token: s.Token, Backends: map[string]*url.URL{}, Carry: e.carry, Narrow: e.narrow}
+	for _, u := range c.Upstreams {
+		scheme := "http"
+		if u.TLS {
+			scheme = "https"
+		}
+		options.Backends[u.Name] = &url.URL{Scheme: scheme, Host: u.Address}
+	}
+	e.gate = gate.New(log, options)
 	e.setGate(s)
 	return e, nil
+}
+
+func (e *Edge) carry(ctx context.Context, p routing.Prefix, from string, changes []journal.Change, ended []routing.Upload) error {
+	r, ok := e.Table().Lookup(p)
+	if !ok || r.Owner == "" {
+		return fmt.Errorf("no migration owns %s any more", p)
+	}
+	return e.tell.Carry(ctx, r, from, changes, ended)
+}
+
+func (e *Edge) narrow(p routing.Prefix, d routing.Deletes) {
+	if r, ok := e.Table().Lookup(p); ok {
+		e.tell.Narrow(r, d)
+	}
 }
 
 // Gate is what answers nginx's subrequests.
@@ -78,6 +125,7 @@ func (e *Edge) Run(ctx context.Context) error {
 	wait.Go(func() { e.followJournal(ctx) })
 	wait.Go(func() { e.traffic.Follow(ctx, e.Traffic, e.log) })
 	wait.Go(func() { e.watchLeases(ctx) })
+	wait.Go(func() { e.followFallbacks(ctx) })
 	wait.Wait()
 	return ctx.Err()
 }
@@ -142,11 +190,12 @@ func (e *Edge) become(ctx context.Context, s state) (Applied, error) {
 		return applied, err
 	}
 	applied.Freezes = e.setGate(s)
+	s.Nginx = e.nginxNow(ctx)
 	e.state = s
 	if err := s.save(e.State); err != nil {
 		return applied, fmt.Errorf("edge %s: %w: %w", e.Name, ErrUnwritable, err)
 	}
-	if err := e.raise(s); err != nil {
+	if err := e.raise(s, e.unsureUntil); err != nil {
 		return applied, err
 	}
 	return applied, e.confirm(ctx, s.Table.Generation)
@@ -171,19 +220,15 @@ func (e *Edge) reloadIfChanged(ctx context.Context, files map[string]string) (ti
 // setGate makes the gate follow a state, and returns the holds that this ended. A prefix that the state does not watch is forgotten.
 func (e *Edge) setGate(s state) (freezes []routing.Freeze) {
 	keep := map[routing.Prefix]bool{}
-	for _, r := range s.Table.Routes {
-		if r.Mode == routing.Open {
+	for p, rule := range e.rules(s) {
+		keep[p] = true
+		have, ok := e.gate.Rule(p)
+		if ok && have.Equal(rule) {
 			continue
 		}
-		keep[r.Prefix] = true
-		rule := s.rule(r)
-		have, ok := e.gate.Rule(r.Prefix)
-		if ok && (have == rule || rule.Mode.Parks() && have.Hold == rule.Hold && have.Mode == rule.Mode) {
-			continue // told again; a drain that is over stays over
-		}
-		if ended, was := e.gate.Set(r.Prefix, rule); was {
+		if ended, was := e.gate.Set(p, rule); was && ended.Hold != startHold {
 			freezes = append(freezes, routing.Freeze{
-				Edge: e.Name, Prefix: r.Prefix, Hold: ended.Hold, Began: ended.Began, Lasted: ended.Lasted, Longest: ended.Longest, Parked: ended.Parked,
+				Edge: e.Name, Prefix: p, Hold: ended.Hold, Began: ended.Began, Lasted: ended.Lasted, Longest: ended.Longest, Parked: ended.Parked,
 			})
 		}
 	}
@@ -193,6 +238,22 @@ func (e *Edge) setGate(s state) (freezes []routing.Freeze) {
 		}
 	}
 	return freezes
+}
+
+// rules are what the gate does in a state. A prefix without one is not its business.
+func (e *Edge) rules(s state) map[routing.Prefix]gate.Rule {
+	rules := map[routing.Prefix]gate.Rule{}
+	for _, r := range s.Table.Routes {
+		if r.Mode != routing.Open {
+			rules[r.Prefix] = s.rule(r)
+		}
+	}
+	if !e.unsureUntil.IsZero() {
+		for p := range e.known(s.Table) {
+			rules[p] = e.unsureRule(s, p)
+		}
+	}
+	return rules
 }
 
 // watchLeases ends holds at their deadline and tells of leases that ran out.
@@ -206,10 +267,11 @@ func (e *Edge) watchLeases(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		e.gate.Reap(running)
 		for _, r := range e.runOut(ctx) {
 			if id := r.Hold + string(r.Mode); !told[id] {
 				told[id] = true
-				go e.expired(r)
+				go e.tell.Expired(r)
 			}
 		}
 	}
@@ -218,7 +280,8 @@ func (e *Edge) watchLeases(ctx context.Context) {
 func (e *Edge) runOut(ctx context.Context) (out []routing.Route) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	next := state{Table: e.state.Table, Leases: maps.Clone(e.state.Leases)}
+	next := e.state
+	next.Leases = maps.Clone(e.state.Leases)
 	changed := false
 	for p, l := range e.state.Leases {
 		if time.Now().Before(l.Deadline) {

@@ -22,6 +22,9 @@ import (
 //	flags/current -> gen-42
 //	flags/gen-42/generation.json           what the generation endpoint serves
 //	flags/gen-42/KEY.route.BACKEND         who serves the prefix
+//	flags/gen-42/KEY.CLASS.second.BACKEND  where digests (blobs, manifests) are read that the route's backend does not have
+//	flags/gen-42/KEY.CLASS.first.BACKEND.N where they are read first: of requests in hundredth N, or from a network of the canary
+//	flags/gen-42/KEY.strict                its writes are refused, not passed, when the gate does not answer
 //	flags/gen-42/KEY.watched               its writes are told to the gate
 //	flags/gen-42/KEY.held                  its writes are parked, until further notice
 //	flags/gen-42/KEY.held.SECOND           its writes are parked during this second, so that a hold ends by nginx's own clock
@@ -34,8 +37,8 @@ func flagKey(prefix string) string { return strings.ReplaceAll(prefix, "/", "+")
 
 func (c Config) flags() string { return filepath.Join(c.Directory, "flags") }
 
-// raise puts the flags of a state in force.
-func (c Config) raise(s state) error {
+// raise puts the flags of a state in force. While the node is unsure whether its table is the present one, writes of all known prefixes are held.
+func (c Config) raise(s state, unsureUntil time.Time) error {
 	name := fmt.Sprintf("gen-%d-%d", s.Table.Generation, time.Now().UnixNano())
 	dir := filepath.Join(c.flags(), name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -54,6 +57,10 @@ func (c Config) raise(s state) error {
 		if r.Mode != routing.Open {
 			err = errors.Join(err, flag("%s.watched", key))
 		}
+		if len(r.Uploads) > 0 {
+			err = errors.Join(err, flag("%s.strict", key))
+		}
+		err = errors.Join(err, raiseReads(flag, key, r))
 		l, leased := s.Leases[r.Prefix]
 		switch {
 		case !r.Mode.Parks(), l.Lost:
@@ -65,6 +72,11 @@ func (c Config) raise(s state) error {
 			err = errors.Join(err, flag("%s.held", key))
 		}
 	}
+	if !unsureUntil.IsZero() {
+		for p := range c.known(s.Table) {
+			err = errors.Join(err, flag("%s.held", flagKey(string(p))))
+		}
+	}
 	if err == nil {
 		err = errors.Join(syncDir(dir), c.point(name))
 	}
@@ -72,6 +84,26 @@ func (c Config) raise(s state) error {
 		return fmt.Errorf("edge %s: %w: %w", c.Name, ErrUnwritable, err)
 	}
 	return nil
+}
+
+// raiseReads raises the flags that say where digests are read.
+func raiseReads(flag func(string, ...any) error, key string, r routing.Route) (err error) {
+	for class, blob := range map[string]bool{"blobs": true, "manifests": false} {
+		if _, second := r.Reads(blob, false); second != "" {
+			err = errors.Join(err, flag("%s.%s.second.%s", key, class, second))
+		}
+		first, second := r.Reads(blob, true)
+		if r.Canary == nil || second == "" || first == r.Backend {
+			continue
+		}
+		for bucket := range r.Canary.Percent {
+			err = errors.Join(err, flag("%s.%s.first.%s.%d", key, class, first, bucket))
+		}
+		if len(r.Canary.Networks) > 0 {
+			err = errors.Join(err, flag("%s.%s.first.%s.net", key, class, first))
+		}
+	}
+	return err
 }
 
 // inForce returns the generation of the flags that are in force, 0 when there are none.

@@ -25,12 +25,14 @@ func (e *Edge) Prepare(ctx context.Context, defaultBackend string) error {
 	if err != nil {
 		return err
 	}
+	e.beginUnsure(ctx)
+	e.setGate(s)
 	if inForce := e.inForce(); inForce > s.Table.Generation {
 		// The state was lost, the flags were not: they go on saying who serves, until Routes hands this node its table.
 		e.log.Error("this node has lost its state: it serves by the flags that it finds, and asks Routes", "state", e.State, "generation", inForce)
 	} else {
 		e.state = s
-		if err := e.raise(s); err != nil {
+		if err := errors.Join(s.save(e.State), e.raise(s, e.unsureUntil)); err != nil {
 			return err
 		}
 	}
@@ -113,14 +115,31 @@ type Status struct {
 	Parked map[routing.Prefix]int `json:"parked,omitempty"`
 	// InFlight counts the writes known to be under way, by prefix.
 	InFlight map[routing.Prefix]int `json:"in_flight,omitempty"`
+	// Leases has when what parks a prefix runs out.
+	Leases map[routing.Prefix]time.Time `json:"leases,omitempty"`
+	// Fallbacks counts reads that went to a second backend, by prefix, since the edge worker started.
+	Fallbacks map[routing.Prefix]Fallbacks `json:"fallbacks,omitempty"`
+	// Journal is where the journal ends.
+	Journal journal.Position `json:"journal"`
+	// Unsure says that writes of known prefixes wait until the node has the present table.
+	Unsure bool `json:"unsure,omitempty"`
+	// Clock is this node's.
+	Clock time.Time `json:"clock"`
 }
 
 // Status looks at the edge as it is now. Nginx is -1 when it does not answer.
 func (e *Edge) Status(ctx context.Context) Status {
 	e.mu.Lock()
-	table := e.state.Table
+	table, leases, unsure := e.state.Table, e.state.Leases, !e.unsureUntil.IsZero()
 	e.mu.Unlock()
-	s := Status{Edge: e.Name, Generation: table.Generation, Table: table, Nginx: -1, Parked: map[routing.Prefix]int{}, InFlight: map[routing.Prefix]int{}}
+	s := Status{
+		Edge: e.Name, Generation: table.Generation, Table: table, Nginx: -1, Parked: map[routing.Prefix]int{}, InFlight: map[routing.Prefix]int{},
+		Leases: map[routing.Prefix]time.Time{}, Fallbacks: e.FellBack(), Unsure: unsure, Clock: time.Now(),
+	}
+	for p, l := range leases {
+		s.Leases[p] = l.Deadline
+	}
+	s.Journal, _ = journal.End(e.Journal) // one that cannot be read is told of by Check
 	if answer, err := ask[confirmation](ctx, e.StatusURL); err == nil {
 		s.Nginx = answer.Generation
 	}

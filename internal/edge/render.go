@@ -40,8 +40,16 @@ type Upstream struct {
 	TLS     bool
 }
 
+// URL is the upstream as proxy_pass takes it.
+func (u Upstream) URL() string {
+	if u.TLS {
+		return "https://transship_" + u.Name
+	}
+	return "http://transship_" + u.Name
+}
+
 // files is what the templates are given. It holds nothing that changes from one routing table to the next, as long as both have the same prefixes:
-// what changes is in the flags.
+// what changes is in the flags. Only the networks of a canary are in it, as nginx reads them when it starts.
 type files struct {
 	Edge       string
 	Flags      string
@@ -52,10 +60,21 @@ type files struct {
 	Last       int
 	HashMax    int
 	HashBucket int
-	Gate       string
+	GateServer string
+	Token      string
 	Journal    string
 	Traffic    string
+	Reads      string
+	Fallbacks  string
+	Buckets    []int
+	Networks   []network
 	RetryAfter int
+}
+
+// network is whose reads a canary takes, besides a share of all.
+type network struct {
+	Prefix string
+	CIDRs  []string
 }
 
 // depth is all prefixes with the same number of path components: they are looked up as exact, hashed keys.
@@ -68,8 +87,11 @@ type depth struct {
 // Render returns the generated files by name, for the prefixes of the configuration and of the table.
 func (c Config) Render(t routing.Table) (map[string]string, error) {
 	f := files{
-		Edge: c.Name, Flags: c.flags(), Upstreams: c.Upstreams, Default: t.Default, Gate: c.GateAddress,
-		Journal: c.Journal, Traffic: c.Traffic, RetryAfter: int(c.RetryAfter.Seconds() + 0.5),
+		Edge: c.Name, Flags: c.flags(), Upstreams: c.Upstreams, Default: t.Default, GateServer: strings.TrimSuffix(strings.TrimPrefix(c.GateAddress, "http://"), ":"), Token: c.token,
+		Journal: c.Journal, Traffic: c.Traffic, Reads: c.Reads, Fallbacks: c.Fallbacks, RetryAfter: int(c.RetryAfter.Seconds() + 0.5),
+	}
+	for i := range 99 {
+		f.Buckets = append(f.Buckets, i)
 	}
 	known := func(name string) bool {
 		return slices.ContainsFunc(c.Upstreams, func(u Upstream) bool { return u.Name == name })
@@ -79,10 +101,16 @@ func (c Config) Render(t routing.Table) (map[string]string, error) {
 	}
 	prefixes := slices.Clone(c.Prefixes)
 	for _, r := range t.Routes {
+		if r.Other != "" && !known(r.Other) {
+			return nil, fmt.Errorf("edge %s: routing table generation %d: backend %q of %s is not in this edge's configuration", c.Name, t.Generation, r.Other, r.Prefix)
+		}
 		if !known(r.Backend) {
 			return nil, fmt.Errorf("edge %s: routing table generation %d: backend %q of %s is not in this edge's configuration", c.Name, t.Generation, r.Backend, r.Prefix)
 		}
 		prefixes = append(prefixes, r.Prefix)
+		if r.Canary != nil && len(r.Canary.Networks) > 0 {
+			f.Networks = append(f.Networks, network{string(r.Prefix), r.Canary.Networks})
+		}
 	}
 	slices.Sort(prefixes)
 	f.addPrefixes(slices.Compact(prefixes))

@@ -44,15 +44,16 @@ func TestPrefixesOfSeveralDepthsAreLookedUpAsExactKeysAndTheDeepestWins(t *testi
 		"map $transship_lead_3 $transship_prefix_3 {\n  default $transship_prefix_1;\n  \"b/c/d\" \"b/c/d\";\n}",
 		"map $transship_prefix_3 $transship_prefix { default $transship_prefix_3; }",
 		`"b/c/d" "b+c+d";`,
+		"upstream transship_gate { server 127.0.0.1:9099; }",
 		"upstream transship_new { server 10.0.0.2:5000; }",
-		"new https://transship_new;",
-		"old http://transship_old;",
+		`":new" https://transship_new;`,
+		`":old" http://transship_old;`,
 	} {
 		require.Contains(t, http, want)
 	}
 	require.NotContains(t, http, "map_hash_max_size")
 	require.Contains(t, files[FileServer], "add_header Retry-After 5 always;")
-	require.Contains(t, files[FileServer], "proxy_pass http://127.0.0.1:9099/hold;")
+	require.Contains(t, files[FileServer], "proxy_pass http://transship_gate/hold;")
 }
 
 func TestWhatChangesFromOneTableToTheNextIsNotInTheFiles(t *testing.T) {
@@ -105,7 +106,7 @@ func raised(t *testing.T, c Config) []string {
 
 func TestFlagsSayWhoServesAndWhatHappensToWrites(t *testing.T) {
 	c := settings(t.TempDir())
-	require.NoError(t, c.raise(state{Table: table(1)}))
+	require.NoError(t, c.raise(state{Table: table(1)}, time.Time{}))
 	require.Empty(t, raised(t, c))
 	for mode, want := range map[routing.Mode][]string{
 		routing.Open:     {"a+b.route.old"},
@@ -115,7 +116,7 @@ func TestFlagsSayWhoServesAndWhatHappensToWrites(t *testing.T) {
 	} {
 		s, err := (state{Leases: map[routing.Prefix]lease{"a/b": {Hold: "h1", Mode: routing.Held, Deadline: time.Now().Add(time.Minute)}}}).next(table(2, route("a/b", mode, "old")), time.Now())
 		require.NoError(t, err)
-		require.NoError(t, c.raise(s))
+		require.NoError(t, c.raise(s, time.Time{}))
 		require.Equal(t, want, raised(t, c), "%s", mode)
 	}
 }
@@ -125,7 +126,7 @@ func TestAHoldHasAFlagForEachSecondUntilItsDeadlineAndNoneAfter(t *testing.T) {
 	s, err := (state{}).next(table(2, route("a", routing.Held, "old")), time.Now())
 	require.NoError(t, err)
 	end := s.Leases["a"].Deadline.Unix()
-	require.NoError(t, c.raise(s))
+	require.NoError(t, c.raise(s, time.Time{}))
 	flags := raised(t, c)
 	require.NotContains(t, flags, "a.held", "a hold without an end would outlive everybody")
 	held := slices.DeleteFunc(flags, func(f string) bool { return !strings.HasPrefix(f, "a.held.") })
@@ -136,14 +137,30 @@ func TestAHoldHasAFlagForEachSecondUntilItsDeadlineAndNoneAfter(t *testing.T) {
 	l := s.Leases["a"]
 	l.Lost = true
 	s.Leases["a"] = l
-	require.NoError(t, c.raise(s))
+	require.NoError(t, c.raise(s, time.Time{}))
 	require.Equal(t, []string{"a.route.old", "a.watched"}, raised(t, c), "a hold that ran out holds no more")
+}
+
+func TestFlagsSayWhereDigestsAreRead(t *testing.T) {
+	c := settings(t.TempDir())
+	r := route("a", routing.Watched, "old")
+	r.Fallback = routing.Digests
+	require.NoError(t, c.raise(state{Table: table(1, r)}, time.Time{}))
+	require.Equal(t, []string{"a.blobs.second.new", "a.manifests.second.new", "a.route.old", "a.watched"}, raised(t, c))
+
+	r.Fallback, r.Canary = routing.Nothing, &routing.Canary{Scope: routing.Blobs, Percent: 2, Networks: []string{"10.0.0.0/8"}}
+	require.NoError(t, c.raise(state{Table: table(2, r)}, time.Time{}))
+	require.Equal(t, []string{"a.blobs.first.new.0", "a.blobs.first.new.1", "a.blobs.first.new.net", "a.route.old", "a.watched"}, raised(t, c), "nothing of manifests once one was deleted")
+
+	r.Canary, r.Uploads = nil, []routing.Upload{{Repository: "a/x", Session: "u1"}}
+	require.NoError(t, c.raise(state{Table: table(3, r)}, time.Time{}))
+	require.Contains(t, raised(t, c), "a.strict")
 }
 
 func TestOldFlagsAreRemovedButThoseOfJustBeforeStay(t *testing.T) {
 	c := settings(t.TempDir())
 	for i := range 5 {
-		require.NoError(t, c.raise(state{Table: table(int64(i))}))
+		require.NoError(t, c.raise(state{Table: table(int64(i))}, time.Time{}))
 	}
 	kept, err := filepath.Glob(filepath.Join(c.flags(), "gen-*"))
 	require.NoError(t, err)

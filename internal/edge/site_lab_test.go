@@ -53,7 +53,7 @@ func newNode(t *testing.T) *node {
 	c.TestCommand, c.ReloadCommand = append(nginx[:len(nginx):len(nginx)], "-t"), append(nginx[:len(nginx):len(nginx)], "-s", "reload")
 	n.writeSite(c)
 	var err error
-	n.Edge, err = New(c, slog.New(slog.DiscardHandler), func(r routing.Route) { n.ranOut <- r })
+	n.Edge, err = New(c, slog.New(slog.DiscardHandler), Tell{Expired: func(r routing.Route) { n.ranOut <- r }})
 	require.NoError(t, err)
 	require.NoError(t, n.Prepare(t.Context(), "old"))
 	listener, err := net.Listen("tcp", gateAddress)

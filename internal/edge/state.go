@@ -17,6 +17,10 @@ type state struct {
 	Table routing.Table `json:"table"`
 	// Leases has, for each parked prefix, when its present mode runs out.
 	Leases map[routing.Prefix]lease `json:"leases,omitempty"`
+	// Token is what nginx shows the gate.
+	Token string `json:"token,omitempty"`
+	// Nginx is the process that served by this table.
+	Nginx nginxProcess `json:"nginx,omitzero"`
 }
 
 type lease struct {
@@ -56,13 +60,9 @@ func (s state) save(path string) error {
 
 // rule is what the gate does with a route in this state.
 func (s state) rule(r routing.Route) gate.Rule {
-	l, parked := s.Leases[r.Prefix]
-	if !parked || l.Lost {
-		return gate.Rule{Mode: routing.Watched, Backend: r.Backend}
-	}
-	rule := gate.Rule{Mode: r.Mode, Backend: r.Backend, Hold: l.Hold, Deadline: l.Deadline}
-	if r.Mode == routing.Held {
-		rule.Sessions = r.Backend
+	rule := gate.Rule{Mode: routing.Watched, Backend: r.Backend, Other: r.Other, Scope: r.Scope(), Narrowing: r.Narrowing, Uploads: r.Uploads}
+	if l, parked := s.Leases[r.Prefix]; parked && !l.Lost {
+		rule.Mode, rule.Hold, rule.Deadline = r.Mode, l.Hold, l.Deadline
 	}
 	return rule
 }
@@ -76,7 +76,10 @@ func (s state) next(t routing.Table, now time.Time) (state, error) {
 	if t.Generation < s.Table.Generation {
 		return s, fmt.Errorf("%w: it has generation %d, the edge has %d", ErrStale, t.Generation, s.Table.Generation)
 	}
-	n := state{Table: t, Leases: map[routing.Prefix]lease{}}
+	if t.Generation == s.Table.Generation && t.Contradicts(s.Table) {
+		return s, fmt.Errorf("%w: both have generation %d, and they differ: there were two writers of the table", ErrStale, t.Generation)
+	}
+	n := state{Table: t, Leases: map[routing.Prefix]lease{}, Token: s.Token, Nginx: s.Nginx}
 	for _, r := range t.Routes {
 		if !r.Mode.Parks() {
 			continue

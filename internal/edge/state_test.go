@@ -74,7 +74,7 @@ func TestAnEdgeRemembersItsStateAndItsHoldsAcrossARestart(t *testing.T) {
 	s, err := (state{}).next(table(9, route("a", routing.Held, "old")), time.Now())
 	require.NoError(t, err)
 	require.NoError(t, s.save(c.State))
-	e, err := New(c, slog.New(slog.DiscardHandler), func(routing.Route) {})
+	e, err := New(c, slog.New(slog.DiscardHandler), Tell{Expired: func(routing.Route) {}})
 	require.NoError(t, err)
 	require.EqualValues(t, 9, e.Table().Generation)
 	rule, ok := e.Gate().Rule("a")
@@ -87,7 +87,7 @@ func TestAnEdgeRemembersItsStateAndItsHoldsAcrossARestart(t *testing.T) {
 func TestAStateThatCannotBeReadIsAnErrorAndNoEmptyState(t *testing.T) {
 	c := settings(t.TempDir())
 	require.NoError(t, os.WriteFile(c.State, []byte("{"), 0o600))
-	_, err := New(c, slog.New(slog.DiscardHandler), nil)
+	_, err := New(c, slog.New(slog.DiscardHandler), Tell{})
 	require.ErrorContains(t, err, "edge state")
 }
 
@@ -95,7 +95,7 @@ func TestFilesThatCannotBeWrittenAreNamed(t *testing.T) {
 	dir := t.TempDir()
 	c := settings(filepath.Join(dir, "absent"))
 	c.State = filepath.Join(dir, "state.json")
-	e, err := New(c, slog.New(slog.DiscardHandler), nil)
+	e, err := New(c, slog.New(slog.DiscardHandler), Tell{})
 	require.NoError(t, err)
 	_, err = e.Apply(context.Background(), table(1))
 	require.ErrorIs(t, err, ErrUnwritable)
@@ -135,8 +135,8 @@ func TestAStepThatTookEffectAfterTheHoldRanOutIsTakenBack(t *testing.T) {
 
 func TestAnEdgeThatLostItsStateServesOnByItsFlagsUntilRoutesTellsIt(t *testing.T) {
 	c := settings(t.TempDir())
-	require.NoError(t, c.raise(state{Table: table(7, route("a", routing.Open, "new"))}))
-	e, err := New(c, slog.New(slog.DiscardHandler), nil)
+	require.NoError(t, c.raise(state{Table: table(7, route("a", routing.Open, "new"))}, time.Time{}))
+	e, err := New(c, slog.New(slog.DiscardHandler), Tell{})
 	require.NoError(t, err)
 	require.NoError(t, e.Prepare(context.Background(), "old"))
 	require.Equal(t, []string{"a.route.new"}, raised(t, c), "what was moved is not put back on the default backend")

@@ -1,9 +1,12 @@
 package gate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +29,7 @@ type DrainOptions struct {
 	// Settle is how long the gate must have seen every write before its count is believed. It matters after a restart of the gate, and after a
 	// write that got past it.
 	Settle time.Duration
-	// SessionIdle is how long an upload session may be silent before it is taken for abandoned.
+	// SessionIdle is how long an upload session may be silent before it is taken for abandoned, and forgotten by edges that it did not go through.
 	SessionIdle time.Duration
 }
 
@@ -35,12 +38,15 @@ type Drained struct {
 	Waited time.Duration `json:"waited_ns"`
 	// Lost are writes whose nginx process died before it could journal their end. Their outcome is unknown: what they name must be compared.
 	Lost []Write `json:"lost,omitempty"`
-	// Uploads are sessions that were still open at the limit. They are unknown to the new backend, so their clients begin them again.
-	Uploads int `json:"uploads"`
+	// Uploads are open: idle sessions, and requests that upload a blob and have not ended.
+	Uploads []routing.Upload `json:"open,omitempty"`
 }
 
-// Drain waits until no write that changes a name or commits a blob is in flight, and, within the limit, until open upload sessions have
-// finished. From then on sessions are parked as well. alive tells whether an nginx process still runs.
+// uploadGrace is how long a drain waits for uploads that are about to end: most then need no more than the last delta.
+const uploadGrace = 100 * time.Millisecond
+
+// Drain waits until no write is in flight that changes a name or opens an upload session. Uploads are not waited for, but for a moment: they finish where they are.
+// alive tells whether an nginx process still runs.
 func (g *Gate) Drain(ctx context.Context, o DrainOptions, alive func(pid int) bool) (Drained, error) {
 	begin := time.Now()
 	var lost []Write
@@ -48,13 +54,13 @@ func (g *Gate) Drain(ctx context.Context, o DrainOptions, alive func(pid int) bo
 	defer tick.Stop()
 	for {
 		waited := time.Since(begin)
-		step, err := g.look(o, waited >= o.Limit, alive)
+		step, err := g.look(o, waited, alive)
 		lost = append(lost, step.lost...)
 		if err != nil {
 			return Drained{Lost: lost}, fmt.Errorf("drain of %s: %w", o.Prefix, err)
 		}
-		if step.sealed {
-			return Drained{Waited: waited, Lost: lost, Uploads: step.sessions}, nil
+		if step.over {
+			return Drained{Waited: waited, Lost: lost, Uploads: step.uploads}, nil
 		}
 		select {
 		case <-ctx.Done():
@@ -66,13 +72,12 @@ func (g *Gate) Drain(ctx context.Context, o DrainOptions, alive func(pid int) bo
 
 // look is one look at what is in flight.
 type look struct {
-	sealed   bool
-	sessions int
-	lost     []Write
+	over    bool
+	uploads []routing.Upload
+	lost    []Write
 }
 
-// look seals the hold when nothing needs to be waited for any more, in the same moment in which it finds that out.
-func (g *Gate) look(o DrainOptions, late bool, alive func(pid int) bool) (look, error) {
+func (g *Gate) look(o DrainOptions, waited time.Duration, alive func(pid int) bool) (look, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	r := g.rules[o.Prefix]
@@ -80,27 +85,40 @@ func (g *Gate) look(o DrainOptions, late bool, alive func(pid int) bool) (look, 
 		return look{}, ErrHoldLost
 	}
 	var l look
-	var writes []Write
+	var names []Write
+	uploading := 0
+	open := map[routing.Upload]bool{}
 	for id, w := range g.writes {
-		switch {
-		case w.Prefix != o.Prefix:
-		case w.PID != 0 && !alive(w.PID):
+		if w.Prefix != o.Prefix {
+			continue
+		}
+		if w.PID != 0 && !alive(w.PID) {
 			delete(g.writes, id)
 			l.lost = append(l.lost, w)
-		default:
-			writes = append(writes, w)
+			continue
 		}
+		u, is := uploads(w)
+		if !is {
+			names = append(names, w)
+			continue
+		}
+		if w.relayed { // it commits nothing that would not be carried over first
+			u.Commits = ""
+		} else if u.Commits != "" {
+			uploading++
+		}
+		open[u] = true
 	}
-	for _, s := range g.sessions {
-		if s.prefix == o.Prefix && time.Since(s.active) < o.SessionIdle {
-			l.sessions++
+	for id, s := range g.sessions {
+		if s.prefix == o.Prefix && s.backend == r.Backend && time.Since(s.active) < o.SessionIdle {
+			open[routing.Upload{Repository: s.repository, Session: id}] = true
 		}
 	}
 	trusted := time.Since(g.started) >= o.Settle && time.Since(g.unannounced[o.Prefix]) >= o.Settle
-	names := naming(writes)
+	late := waited >= o.Limit
 	switch {
-	case trusted && len(names) == 0 && (late || l.sessions == 0 && len(writes) == 0):
-		r.Sessions, l.sealed = "", true
+	case trusted && len(names) == 0 && (uploading == 0 || waited >= min(uploadGrace, o.Limit)):
+		l.over, l.uploads = true, listed(open)
 	case late && !trusted:
 		return l, fmt.Errorf("%w: the gate has not seen every write for %s yet", ErrNotDrained, o.Settle)
 	case late:
@@ -109,17 +127,33 @@ func (g *Gate) look(o DrainOptions, late bool, alive func(pid int) bool) (look, 
 	return l, nil
 }
 
-// naming keeps the writes that change what a name refers to. Blob uploads in flight at the limit may finish on the old backend: blobs are named by
-// their content.
-func naming(writes []Write) []Write {
-	var names []Write
-	for _, w := range writes {
-		t, ok := journal.ParseTarget(w.Method, w.Path, w.Query)
-		if !ok || t.Kind != journal.Upload {
-			names = append(names, w)
+// listed sorts uploads, and leaves out idle sessions that also have a request under way.
+func listed(open map[routing.Upload]bool) []routing.Upload {
+	committing := map[string]bool{}
+	for u := range open {
+		committing[u.Session] = committing[u.Session] || u.Commits != ""
+	}
+	var list []routing.Upload
+	for u := range open {
+		if u.Session == "" || u.Commits != "" || !committing[u.Session] {
+			list = append(list, u)
 		}
 	}
-	return names
+	slices.SortFunc(list, func(a, b routing.Upload) int {
+		return cmp.Or(strings.Compare(a.Repository, b.Repository), strings.Compare(a.Session, b.Session), strings.Compare(a.Commits, b.Commits))
+	})
+	return list
+}
+
+// uploads tells which upload a write belongs to. It is false for writes that change what a name refers to, and for those that open a session: nobody knows yet
+// which.
+func uploads(w Write) (routing.Upload, bool) {
+	t, ok := journal.ParseTarget(w.Method, w.Path, w.Query)
+	if !ok || t.Kind != journal.Upload {
+		return routing.Upload{}, false
+	}
+	args, _ := url.ParseQuery(w.Query) // what cannot be parsed is no digest
+	return routing.Upload{Repository: t.Repository, Session: t.Reference, Commits: t.Commits}, t.Reference != "" || args.Has("digest")
 }
 
 func describe(writes []Write) string {

@@ -1,11 +1,18 @@
 // Package gate is the small service beside each edge that nginx asks before it passes on a write of a watched or held prefix.
 // It knows every write in flight, which is what a drain waits for, and it parks the writes of a held prefix until the hold
 // ends: then they go on to the backend that it names, before any byte of their body was read.
+//
+// Upload sessions are never parked: they live on the backend that opened them, and go on there during a freeze and after the flip. What they
+// commit on a backend that no longer serves is carried over before the client is answered (relay.go).
 package gate
 
 import (
+	"context"
+	"crypto/tls"
 	"log/slog"
 	"maps"
+	"net/http"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -18,22 +25,47 @@ import (
 type Rule struct {
 	// Mode is Watched, or one of the parking modes.
 	Mode routing.Mode
-	// Backend gets the writes when they go on.
-	Backend string
-	// Sessions is the backend to which requests of open upload sessions go on while Mode is Held, so that uploads in flight can
-	// finish. Empty once the drain is over: they are parked then like everything else.
-	Sessions string
+	// Backend gets the writes when they go on; Other is the backend on the far side of the migration.
+	Backend, Other string
+	// Scope is what is read from two backends. A deletion waits until that is narrowed, so that what was deleted stays gone.
+	Scope routing.Scope
+	// Narrowing says that other edges may not have heard of that yet.
+	Narrowing bool
+	// Uploads were open when Backend began to serve, and live on Other.
+	Uploads []routing.Upload
 	// Hold names the freeze; only for parking modes.
 	Hold string
 	// Deadline ends a parking mode: Held writes go on to Backend, others are refused.
 	Deadline time.Time
 }
 
+// Equal reports whether two rules say the same.
+func (r Rule) Equal(o Rule) bool {
+	return r.Mode == o.Mode && r.Backend == o.Backend && r.Other == o.Other && r.Scope == o.Scope && r.Narrowing == o.Narrowing && r.Hold == o.Hold &&
+		r.Deadline.Equal(o.Deadline) && slices.Equal(r.Uploads, o.Uploads)
+}
+
+// Options are what a gate needs of its node.
+type Options struct {
+	// RetryAfter is what refused clients are told.
+	RetryAfter time.Duration
+	// Token is what nginx must show; empty asks for none.
+	Token string
+	// Backends are the addresses to which writes are relayed, by name.
+	Backends map[string]*url.URL
+	// Carry brings what a backend acknowledged to the one that serves the prefix, and returns when it is there. Uploads are those of the table
+	// that have ended by it.
+	Carry func(ctx context.Context, p routing.Prefix, from string, changes []journal.Change, ended []routing.Upload) error
+	// Narrow has every edge read less from the other backend, because a client is about to delete something. The rule changes when it is done.
+	Narrow func(p routing.Prefix, d routing.Deletes)
+}
+
 // Gate parks and counts writes. Its zero value is not usable; see New.
 type Gate struct {
-	log     *slog.Logger
-	started time.Time
-	refusal time.Duration
+	Options
+	log       *slog.Logger
+	started   time.Time
+	transport *http.Transport
 
 	mu          sync.Mutex
 	rules       map[routing.Prefix]*ruleState
@@ -41,6 +73,7 @@ type Gate struct {
 	sessions    map[string]session
 	unannounced map[routing.Prefix]time.Time // when a write was last seen to end that had never been announced
 	ended       map[string]time.Time
+	committed   map[string]string // by session, the digest that a relayed request committed
 }
 
 type ruleState struct {
@@ -49,6 +82,8 @@ type ruleState struct {
 	parked  int           // writes waiting now
 	hold    Ended
 	first   time.Time // when the first write of this hold was parked
+	// narrowing says that the narrowing of the scope was asked for.
+	narrowing bool
 }
 
 // Ended is a hold that is over.
@@ -73,19 +108,25 @@ type Write struct {
 	Began  time.Time      `json:"began"`
 	// PID is the nginx worker process that serves it.
 	PID int `json:"pid,omitempty"`
+	// relayed says that it goes through the gate, which answers only when what it commits is where it belongs.
+	relayed bool
 }
 
 type session struct {
-	prefix  routing.Prefix
-	backend string
-	active  time.Time
+	prefix     routing.Prefix
+	repository string
+	backend    string
+	active     time.Time
 }
 
-// New makes a gate that asks refused clients to come back after retryAfter.
-func New(log *slog.Logger, retryAfter time.Duration) *Gate {
+// New makes a gate.
+func New(log *slog.Logger, o Options) *Gate {
 	return &Gate{
-		log: log, started: time.Now(), refusal: retryAfter,
-		rules: map[routing.Prefix]*ruleState{}, writes: map[string]Write{}, sessions: map[string]session{}, ended: map[string]time.Time{},
+		Options: o, log: log, started: time.Now(),
+		// Backends as nginx reaches them: directly, and without looking at their certificates, as proxy_ssl_verify is off unless a site turns it on.
+		transport: &http.Transport{DisableCompression: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: 16}, //nolint:gosec // see above
+		committed: map[string]string{},
+		rules:     map[routing.Prefix]*ruleState{}, writes: map[string]Write{}, sessions: map[string]session{}, ended: map[string]time.Time{},
 		unannounced: map[routing.Prefix]time.Time{},
 	}
 }
@@ -169,10 +210,11 @@ func (g *Gate) Ended(e journal.Entry) {
 	if id == "" {
 		id = e.Session
 	}
+	g.endedLate(prefix, t, e)
 	switch {
 	case id == "":
 	case e.Status == 202 && watched:
-		g.sessions[id] = session{prefix: prefix, backend: e.Backend, active: e.At}
+		g.sessions[id] = session{prefix: prefix, repository: t.Repository, backend: e.Backend, active: e.At}
 	case e.Status == 201, e.Status == 204, e.Status == 404:
 		delete(g.sessions, id)
 	}

@@ -18,7 +18,7 @@ import (
 
 const prefix = routing.Prefix("restricted")
 
-func newGate() *Gate { return New(slog.New(slog.DiscardHandler), 3*time.Second) }
+func newGate() *Gate { return New(slog.New(slog.DiscardHandler), Options{RetryAfter: 3 * time.Second}) }
 
 func ask(g *Gate, endpoint, id, method, path string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodGet, endpoint, nil)
@@ -28,6 +28,19 @@ func ask(g *Gate, endpoint, id, method, path string) *httptest.ResponseRecorder 
 	w := httptest.NewRecorder()
 	g.ServeHTTP(w, r)
 	return w
+}
+
+// write is a write with a query.
+func write(id, method, path, query string) func(g *Gate, endpoint string) *httptest.ResponseRecorder {
+	return func(g *Gate, endpoint string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(http.MethodGet, endpoint, nil)
+		for k, v := range map[string]string{HeaderID: id, HeaderPrefix: string(prefix), HeaderMethod: method, HeaderPath: path, HeaderQuery: query, HeaderPID: "7"} {
+			r.Header.Set(k, v)
+		}
+		w := httptest.NewRecorder()
+		g.ServeHTTP(w, r)
+		return w
+	}
 }
 
 func asked(g *Gate, endpoint, id, method, path string) <-chan *httptest.ResponseRecorder {
@@ -42,7 +55,7 @@ func parked(t *testing.T, g *Gate, n int) {
 }
 
 func held(d time.Duration) Rule {
-	return Rule{Mode: routing.Held, Backend: "old", Sessions: "old", Hold: "h1", Deadline: time.Now().Add(d)}
+	return Rule{Mode: routing.Held, Backend: "old", Other: "new", Hold: "h1", Deadline: time.Now().Add(d)}
 }
 
 func alive(int) bool { return true }
@@ -100,40 +113,55 @@ func TestAWriteOfAnOldNginxWorkerIsSentToTheHold(t *testing.T) {
 	assert.Empty(t, g.InFlight(prefix))
 }
 
-func TestUploadSessionsPassUntilTheDrainIsOver(t *testing.T) {
+// opened tells a gate of an upload session that a backend opened.
+func opened(g *Gate, id, backend string) {
+	g.Ended(journal.Entry{ID: "open " + id, At: time.Now(), Method: "POST", Path: "/v2/restricted/x/blobs/uploads/", Status: 202, Session: id, Backend: backend})
+}
+
+func TestUploadSessionsAreNeverParkedAndFinishWhereTheyBegan(t *testing.T) {
 	g := newGate()
-	g.Set(prefix, Rule{Mode: routing.Watched, Backend: "old"})
-	open := journal.Entry{ID: "o", At: time.Now(), Method: "POST", Path: "/v2/restricted/x/blobs/uploads/", Status: 202, Session: "u1", Backend: "old"}
-	require.Equal(t, http.StatusNoContent, ask(g, "/begin", "o", "POST", open.Path).Code)
-	g.Ended(open)
-	g.Set(prefix, held(time.Minute))
-
-	w := ask(g, "/hold", "p", "PUT", "/v2/restricted/x/blobs/uploads/u1")
-	assert.Equal(t, "old", w.Header().Get(HeaderBackend))
-
-	done := make(chan Drained)
-	go func() {
-		d, err := g.Drain(t.Context(), drainOptions(time.Minute), alive)
-		assert.NoError(t, err)
-		done <- d
-	}()
-	select {
-	case <-done:
-		t.Fatal("drained while an upload was in flight")
-	case <-time.After(20 * time.Millisecond):
+	g.Set(prefix, Rule{Mode: routing.Watched, Backend: "old", Other: "new"})
+	opened(g, "u1", "old")
+	deadline := time.Now().Add(time.Minute)
+	elsewhere := []routing.Upload{{Repository: "restricted/x", Session: "u2"}}
+	for _, c := range []struct {
+		rule                 Rule
+		method, session, via string
+	}{
+		{held(time.Minute), "PATCH", "u1", ""},
+		{held(time.Minute), "PUT", "u1", "relay"},
+		{Rule{Mode: routing.Prepared, Backend: "old", Other: "new", Hold: "h1", Deadline: deadline}, "PATCH", "u1", ""},
+		{Rule{Mode: routing.Switched, Backend: "new", Other: "old", Hold: "h1", Deadline: deadline}, "PATCH", "u1", ""},
+		{Rule{Mode: routing.Switched, Backend: "new", Other: "old", Hold: "h1", Deadline: deadline}, "PATCH", "nobody knows", ""},
+		{Rule{Mode: routing.Watched, Backend: "new", Other: "old"}, "PATCH", "u1", ""},
+		{Rule{Mode: routing.Watched, Backend: "new", Other: "old"}, "PUT", "u1", "relay"},
+		{Rule{Mode: routing.Watched, Backend: "new", Other: "old", Uploads: elsewhere}, "PUT", "u2", "relay"},
+		{Rule{Mode: routing.Watched, Backend: "old", Other: "new"}, "PUT", "u1", ""},
+	} {
+		g.Set(prefix, c.rule)
+		w := ask(g, "/hold", c.method+c.session, c.method, "/v2/restricted/x/blobs/uploads/"+c.session)
+		assert.Equal(t, http.StatusNoContent, w.Code, "%+v", c)
+		assert.Equal(t, "old", w.Header().Get(HeaderBackend), "%+v", c)
+		assert.Equal(t, c.via, w.Header().Get(HeaderVia), "%+v", c)
 	}
-	g.Ended(journal.Entry{ID: "p", At: time.Now(), Method: "PUT", Path: "/v2/restricted/x/blobs/uploads/u1", Query: "digest=sha256:ab", Status: 201, Backend: "old"})
-	assert.Zero(t, (<-done).Uploads)
+	g.Set(prefix, Rule{Mode: routing.Watched, Backend: "new", Other: "old"})
+	assert.Equal(t, "new", ask(g, "/begin", "z", "PATCH", "/v2/restricted/x/blobs/uploads/opened-later").Header().Get(HeaderBackend))
+}
 
-	asked(g, "/hold", "q", "PUT", "/v2/restricted/x/blobs/uploads/u2")
+func TestOpeningAnUploadIsParkedLikeEverythingElse(t *testing.T) {
+	g := newGate()
+	g.Set(prefix, held(time.Minute))
+	asked(g, "/hold", "q", "POST", "/v2/restricted/x/blobs/uploads/")
 	parked(t, g, 1)
 }
 
-func TestDrainReportsUploadsThatStayOpenAndGivesUpOnNames(t *testing.T) {
+func TestDrainListsUploadsAndWaitsOnlyForNames(t *testing.T) {
 	g := newGate()
-	g.Set(prefix, Rule{Mode: routing.Watched, Backend: "old"})
-	ask(g, "/begin", "o", "POST", "/v2/restricted/x/blobs/uploads/")
-	g.Ended(journal.Entry{ID: "o", At: time.Now(), Method: "POST", Path: "/v2/restricted/x/blobs/uploads/", Status: 202, Session: "u1", Backend: "old"})
+	g.Set(prefix, Rule{Mode: routing.Watched, Backend: "old", Other: "new"})
+	opened(g, "idle", "old")
+	opened(g, "busy", "old")
+	w := write("b", "PUT", "/v2/restricted/x/blobs/uploads/busy", "digest=sha256:ab")
+	require.Equal(t, http.StatusNoContent, w(g, "/begin").Code)
 	ask(g, "/begin", "m", "PUT", "/v2/restricted/x/manifests/v1")
 	g.Set(prefix, held(time.Minute))
 	_, err := g.Drain(t.Context(), drainOptions(20*time.Millisecond), alive)
@@ -141,9 +169,20 @@ func TestDrainReportsUploadsThatStayOpenAndGivesUpOnNames(t *testing.T) {
 	assert.ErrorContains(t, err, "PUT /v2/restricted/x/manifests/v1")
 
 	g.Ended(journal.Entry{ID: "m", At: time.Now(), Method: "PUT", Path: "/v2/restricted/x/manifests/v1", Status: 201})
-	d, err := g.Drain(t.Context(), drainOptions(20*time.Millisecond), alive)
+	began := time.Now()
+	d, err := g.Drain(t.Context(), drainOptions(time.Minute), alive)
 	require.NoError(t, err)
-	assert.Equal(t, 1, d.Uploads)
+	assert.Less(t, time.Since(began), 10*time.Second, "an upload in flight does not prolong the freeze")
+	assert.Equal(t, []routing.Upload{{Repository: "restricted/x", Session: "busy", Commits: "sha256:ab"}, {Repository: "restricted/x", Session: "idle"}}, d.Uploads)
+}
+
+func TestDrainWaitsForUploadsThatAreJustBeingOpened(t *testing.T) {
+	g := newGate()
+	g.Set(prefix, Rule{Mode: routing.Watched, Backend: "old", Other: "new"})
+	ask(g, "/begin", "o", "POST", "/v2/restricted/x/blobs/uploads/")
+	g.Set(prefix, held(time.Minute))
+	_, err := g.Drain(t.Context(), drainOptions(20*time.Millisecond), alive)
+	require.ErrorIs(t, err, ErrNotDrained, "nobody could tell where the session lives")
 }
 
 func TestDrainReturnsTheWritesOfADeadNginxAsLost(t *testing.T) {
@@ -177,7 +216,8 @@ func TestDrainDoesNotBelieveAGateThatJustStartedOrWasPassed(t *testing.T) {
 func TestDrainFailsWhenTheHoldIsLost(t *testing.T) {
 	g := newGate()
 	g.Set(prefix, held(20*time.Millisecond))
-	ask(g, "/hold", "p", "PUT", "/v2/restricted/x/blobs/uploads/u1")
+	ask(g, "/begin", "p", "PUT", "/v2/restricted/x/manifests/v1")
+	g.writes["p"] = Write{ID: "p", Prefix: prefix, Method: "PUT", Path: "/v2/restricted/x/manifests/v1"}
 	_, err := g.Drain(t.Context(), drainOptions(time.Minute), alive)
 	require.ErrorIs(t, err, ErrHoldLost)
 }

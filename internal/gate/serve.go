@@ -1,9 +1,12 @@
 package gate
 
 import (
+	"crypto/subtle"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"transship/internal/journal"
@@ -19,11 +22,27 @@ const (
 	HeaderPrefix  = "X-Transship-Prefix"
 	HeaderPID     = "X-Transship-Pid"
 	HeaderBackend = "X-Transship-Backend"
+	// HeaderVia of an answer is "relay" when nginx must send the write through the gate.
+	HeaderVia   = "X-Transship-Via"
+	HeaderToken = "X-Transship-Token"
 )
 
 // ServeHTTP answers nginx's subrequests: /begin announces a write of a watched prefix, /hold asks whether one may go on. 204 lets it go
-// on, to the backend named in the answer; 409 to a /begin sends nginx to /hold; 503 refuses it.
+// on, to the backend named in the answer; 409 to a /begin sends nginx to /hold; 503 refuses it. What nginx is told to send through the gate comes to /relay.
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if rest, ok := strings.CutPrefix(r.URL.Path, "/relay/"); ok {
+		token, rest, _ := strings.Cut(rest, "/")
+		if !g.knows(token) {
+			http.NotFound(w, r)
+			return
+		}
+		g.relay(w, r, rest)
+		return
+	}
+	if !g.knows(r.Header.Get(HeaderToken)) {
+		http.NotFound(w, r)
+		return
+	}
 	pid, _ := strconv.Atoi(r.Header.Get(HeaderPID))
 	write := Write{
 		ID: r.Header.Get(HeaderID), Prefix: routing.Prefix(r.Header.Get(HeaderPrefix)), Method: r.Header.Get(HeaderMethod),
@@ -48,27 +67,86 @@ func (g *Gate) begin(w http.ResponseWriter, write Write) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	r := g.rules[write.Prefix]
-	if r != nil && r.Mode.Parks() && !g.passes(r, write, w.Header()) {
-		// An nginx worker that still has the file from before the freeze. Its write must wait like the others.
-		w.WriteHeader(http.StatusConflict)
-		return
+	if r != nil {
+		d := g.decide(write.Prefix, r, write)
+		if d.wait {
+			// An nginx worker that still looks at the flags from before the freeze, or a deletion that something must come before.
+			w.WriteHeader(http.StatusConflict)
+			return
+		}
+		write = d.let(write, w.Header())
 	}
 	g.writes[write.ID] = write
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// passes reports whether a write belongs to an upload session that may finish during a hold, and if so names its backend.
-func (g *Gate) passes(r *ruleState, write Write, answer http.Header) bool {
-	if r.Mode != routing.Held || r.Sessions == "" {
-		return false
-	}
-	t, ok := journal.ParseTarget(write.Method, write.Path, write.Query)
-	if !ok || t.Kind != journal.Upload || t.Reference == "" {
-		return false
-	}
-	answer.Set(HeaderBackend, r.Sessions)
-	return true
+// decision is what becomes of a write: it goes on to a backend, perhaps through the gate, or it waits.
+type decision struct {
+	to    string
+	relay bool
+	wait  bool
 }
+
+// let writes a decision into the answer.
+func (d decision) let(w Write, answer http.Header) Write {
+	answer.Set(HeaderBackend, d.to)
+	if d.relay {
+		answer.Set(HeaderVia, "relay")
+	}
+	w.relayed = d.relay
+	return w
+}
+
+// decide is called with g.mu held.
+func (g *Gate) decide(p routing.Prefix, r *ruleState, w Write) decision {
+	t, ok := journal.ParseTarget(w.Method, w.Path, w.Query)
+	parks := r.Mode.Parks() && (r.Mode != routing.Held || time.Now().Before(r.Deadline))
+	switch {
+	case ok && t.Kind == journal.Upload && t.Reference != "":
+		to := g.home(t.Reference, r)
+		return decision{to: to, relay: w.Method == http.MethodPut && (parks || to != r.Backend)}
+	case parks:
+		return decision{wait: true}
+	case !ok:
+		return decision{to: r.Backend}
+	case w.Method == http.MethodDelete && t.Kind == journal.Blob && (r.Scope != routing.Nothing || r.Narrowing):
+		return g.narrowed(p, r, routing.DeletesBlob)
+	case w.Method == http.MethodDelete && t.Kind == journal.Manifest && (r.Scope == routing.Digests || r.Narrowing):
+		return g.narrowed(p, r, routing.DeletesManifest)
+	case w.Method == http.MethodPut && t.Kind == journal.Manifest && r.committing(t.Repository):
+		return decision{to: r.Backend, relay: true}
+	}
+	return decision{to: r.Backend}
+}
+
+// narrowed has a deletion wait until no edge reads any more from the other backend what it deletes.
+func (g *Gate) narrowed(p routing.Prefix, r *ruleState, d routing.Deletes) decision {
+	if !r.narrowing && g.Narrow != nil {
+		r.narrowing = true
+		go g.Narrow(p, d)
+	}
+	return decision{wait: true}
+}
+
+// home is the backend on which an upload session lives: where it was seen, or, for one that went through other edges only, what the routing table says.
+func (g *Gate) home(id string, r *ruleState) string {
+	if s, ok := g.sessions[id]; ok && s.backend != "" {
+		return s.backend
+	}
+	listed := slices.ContainsFunc(r.Uploads, func(u routing.Upload) bool { return u.Session == id })
+	if r.Other != "" && (listed || r.Mode == routing.Switched) { // nothing was opened on the new backend yet
+		return r.Other
+	}
+	return r.Backend
+}
+
+// committing reports whether a blob of a repository is on its way to the backend that no longer serves.
+func (r Rule) committing(repository string) bool {
+	return slices.ContainsFunc(r.Uploads, func(u routing.Upload) bool { return u.Repository == repository && u.Commits != "" })
+}
+
+// patience is how long a deletion waits for what must come before it.
+const patience = 10 * time.Second
 
 func (g *Gate) hold(w http.ResponseWriter, req *http.Request, write Write) {
 	counted := false
@@ -79,27 +157,30 @@ func (g *Gate) hold(w http.ResponseWriter, req *http.Request, write Write) {
 		}
 		g.mu.Unlock()
 	}()
+	begun := time.Now()
 	for {
 		r := g.rules[write.Prefix]
-		switch {
-		case r == nil: // nginx holds what this gate knows nothing of, as after the loss of its state: it does not guess
-			g.refuse(w, write)
-			return
-		case !r.Mode.Parks(), r.Mode == routing.Held && !time.Now().Before(r.Deadline):
-			write.Began = time.Now()
-			g.writes[write.ID] = write
-			w.Header().Set(HeaderBackend, r.Backend)
-			w.WriteHeader(http.StatusNoContent)
-			return
-		case g.passes(r, write, w.Header()):
-			g.writes[write.ID] = write
-			w.WriteHeader(http.StatusNoContent)
-			return
-		case !time.Now().Before(r.Deadline):
+		if r == nil { // nginx holds what this gate knows nothing of, as after the loss of its state: it does not guess
 			g.refuse(w, write)
 			return
 		}
-		if !counted {
+		d := g.decide(write.Prefix, r, write)
+		deadline := r.Deadline
+		if !r.Mode.Parks() {
+			deadline = begun.Add(patience)
+		}
+		switch {
+		case !d.wait:
+			write.Began = time.Now()
+			write = d.let(write, w.Header())
+			g.writes[write.ID] = write
+			w.WriteHeader(http.StatusNoContent)
+			return
+		case !time.Now().Before(deadline):
+			g.refuse(w, write)
+			return
+		}
+		if !counted && r.Mode.Parks() {
 			counted = true
 			r.parked++
 			r.hold.Parked++
@@ -107,7 +188,7 @@ func (g *Gate) hold(w http.ResponseWriter, req *http.Request, write Write) {
 				r.first = time.Now()
 			}
 		}
-		timer := time.NewTimer(time.Until(r.Deadline))
+		timer := time.NewTimer(time.Until(deadline))
 		g.mu.Unlock()
 		select {
 		case <-r.changed:
@@ -122,7 +203,12 @@ func (g *Gate) hold(w http.ResponseWriter, req *http.Request, write Write) {
 	}
 }
 
+// knows reports whether whoever asks is this node's nginx.
+func (g *Gate) knows(token string) bool {
+	return subtle.ConstantTimeCompare([]byte(token), []byte(g.Token)) == 1
+}
+
 func (g *Gate) refuse(w http.ResponseWriter, write Write) {
-	w.Header().Set("Retry-After", strconv.Itoa(int(g.refusal.Seconds()+0.5)))
+	w.Header().Set("Retry-After", strconv.Itoa(int(g.RetryAfter.Seconds()+0.5)))
 	http.Error(w, fmt.Sprintf("writes of %s are refused until the routing table says where they go", write.Prefix), http.StatusServiceUnavailable)
 }

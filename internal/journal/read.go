@@ -30,17 +30,39 @@ var ErrLost = errors.New("the journal does not go back to this position")
 // behind it. ErrLost and read errors end the iteration.
 func Read(ctx context.Context, path string, from Position) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
+		for l, err := range lines(ctx, path, from) {
+			if err != nil {
+				yield(Entry{}, err)
+				return
+			}
+			entry, err := parse(l.raw)
+			entry.Position = l.end
+			if !yield(entry, err) {
+				return
+			}
+		}
+	}
+}
+
+// rawLine is a complete line of a log, with the position behind it.
+type rawLine struct {
+	raw []byte
+	end Position
+}
+
+func lines(ctx context.Context, path string, from Position) iter.Seq2[rawLine, error] {
+	return func(yield func(rawLine, error) bool) {
 		current, size, err := identify(path)
 		if errors.Is(err, fs.ErrNotExist) && from == (Position{}) {
 			return
 		}
 		if err != nil {
-			yield(Entry{}, err)
+			yield(rawLine{}, err)
 			return
 		}
 		if from.File == current || from.File == 0 {
 			if from.Offset > size {
-				yield(Entry{}, fmt.Errorf("%s is %d bytes long, asked from %d: %w", path, size, from.Offset, ErrLost))
+				yield(rawLine{}, fmt.Errorf("%s is %d bytes long, asked from %d: %w", path, size, from.Offset, ErrLost))
 				return
 			}
 			readFile(ctx, path, Position{current, from.Offset}, yield)
@@ -49,7 +71,7 @@ func Read(ctx context.Context, path string, from Position) iter.Seq2[Entry, erro
 		rotated := path + ".1"
 		before, size, err := identify(rotated)
 		if err != nil || before != from.File || from.Offset > size {
-			yield(Entry{}, fmt.Errorf("%s was replaced and %s is not the file before it: %w", path, rotated, ErrLost))
+			yield(rawLine{}, fmt.Errorf("%s was replaced and %s is not the file before it: %w", path, rotated, ErrLost))
 			return
 		}
 		if readFile(ctx, rotated, from, yield) {
@@ -75,35 +97,33 @@ func identify(path string) (inode uint64, size int64, err error) {
 	return info.Sys().(*syscall.Stat_t).Ino, info.Size(), nil
 }
 
-// readFile yields the entries of one file and reports whether the caller wants more.
-func readFile(ctx context.Context, path string, at Position, yield func(Entry, error) bool) bool {
+// readFile yields the lines of one file and reports whether the caller wants more.
+func readFile(ctx context.Context, path string, at Position, yield func(rawLine, error) bool) bool {
 	f, err := os.Open(path)
 	if err == nil {
 		_, err = f.Seek(at.Offset, io.SeekStart)
 	}
 	if err != nil {
-		yield(Entry{}, fmt.Errorf("journal: %w", err))
+		yield(rawLine{}, fmt.Errorf("journal: %w", err))
 		return false
 	}
 	defer f.Close()
-	lines := bufio.NewReaderSize(f, 64<<10)
+	reader := bufio.NewReaderSize(f, 64<<10)
 	for ctx.Err() == nil {
-		raw, err := lines.ReadBytes('\n')
+		raw, err := reader.ReadBytes('\n')
 		if err == io.EOF {
 			return true // what is left of the file is a line that is still being written
 		}
 		if err != nil {
-			yield(Entry{}, fmt.Errorf("journal: %w", err))
+			yield(rawLine{}, fmt.Errorf("journal: %w", err))
 			return false
 		}
 		at.Offset += int64(len(raw))
-		entry, err := parse(raw)
-		entry.Position = at
-		if !yield(entry, err) {
+		if !yield(rawLine{raw, at}, nil) {
 			return false
 		}
 	}
-	yield(Entry{}, ctx.Err())
+	yield(rawLine{}, ctx.Err())
 	return false
 }
 
@@ -111,21 +131,50 @@ func readFile(ctx context.Context, path string, at Position, yield func(Entry, e
 // position is followed again from its present beginning, after the error has been given.
 func Follow(ctx context.Context, path string, from Position, interval time.Duration) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		for {
-			wait := interval
-			for entry, err := range Read(ctx, path, from) {
-				if ctx.Err() != nil {
+		for l, err := range follow(ctx, path, from, interval) {
+			if err != nil {
+				if !yield(Entry{}, err) {
 					return
 				}
-				if entry.Position != (Position{}) {
-					from = entry.Position
-				} else {
-					wait = max(interval, time.Second) // a journal that cannot be read is not asked about all the time
+				continue
+			}
+			entry, err := parse(l.raw)
+			entry.Position = l.end
+			if !yield(entry, err) {
+				return
+			}
+		}
+	}
+}
+
+// FollowLines is Follow for a log of another format.
+func FollowLines(ctx context.Context, path string, from Position, interval time.Duration) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		for l, err := range follow(ctx, path, from, interval) {
+			if !yield(l.raw, err) {
+				return
+			}
+		}
+	}
+}
+
+func follow(ctx context.Context, path string, from Position, interval time.Duration) iter.Seq2[rawLine, error] {
+	return func(yield func(rawLine, error) bool) {
+		for {
+			wait := interval
+			for l, err := range lines(ctx, path, from) {
+				switch {
+				case ctx.Err() != nil:
+					return
+				case err == nil:
+					from = l.end
+				default:
+					wait = max(interval, time.Second) // a log that cannot be read is not asked about all the time
+					if errors.Is(err, ErrLost) {
+						from = Position{}
+					}
 				}
-				if errors.Is(err, ErrLost) {
-					from = Position{}
-				}
-				if !yield(entry, err) {
+				if !yield(l, err) {
 					return
 				}
 			}

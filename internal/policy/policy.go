@@ -4,6 +4,7 @@ package policy
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ type Policy struct {
 	Audit    Audit    `json:"audit" mapstructure:"audit"`
 	Verify   Verify   `json:"verify" mapstructure:"verify"`
 	Converge Converge `json:"converge" mapstructure:"converge"`
+	Canary   Canary   `json:"canary,omitzero" mapstructure:"canary"`
 	Approval Approval `json:"approval" mapstructure:"approval"`
 	Freeze   Freeze   `json:"freeze" mapstructure:"freeze"`
 	Soak     Soak     `json:"soak" mapstructure:"soak"`
@@ -67,6 +69,20 @@ type Converge struct {
 	// Rounds is how many deltas are tried before the migration gives up, because pushes come faster than they are copied.
 	Rounds int `json:"rounds" mapstructure:"rounds"`
 }
+
+// Canary has clients read digests from the target before the flip, and from the source what the target does not have. Tags are always read where they are
+// written. Without networks and percentages there is none.
+type Canary struct {
+	// Networks of clients that read from the target first, as CIDRs.
+	Networks []string `json:"networks,omitempty" mapstructure:"networks"`
+	// Percent of all requests, one step after the other, such as 1, 10, 50.
+	Percent []int `json:"percent,omitempty" mapstructure:"percent"`
+	// Interval is how long each step is watched.
+	Interval time.Duration `json:"interval,omitempty" mapstructure:"interval"`
+}
+
+// Wanted reports whether there is to be a canary.
+func (c Canary) Wanted() bool { return len(c.Networks)+len(c.Percent) > 0 }
 
 // Approval says who lets the flip happen, and when.
 type Approval struct {
@@ -145,6 +161,7 @@ func Default() Policy {
 		Mirror:   Mirror{Repositories: 4, Jobs: 8},
 		Audit:    Audit{Broken: Stop},
 		Converge: Converge{Changes: 20, Rounds: 20},
+		Canary:   Canary{Interval: 10 * time.Minute},
 		Approval: Approval{Required: true},
 		Freeze: Freeze{
 			Lease: 15 * time.Second, Drain: 5 * time.Second, Settle: 10 * time.Second, SessionIdle: time.Minute,
@@ -156,6 +173,25 @@ func Default() Policy {
 			Limits: monitor.Limits{ErrorRatio: 0.01, LatencyFactor: 3, LatencyFloor: 250 * time.Millisecond, MinimumRequests: 50},
 		},
 	}
+}
+
+func (c Canary) check() (found []Mistake) {
+	for i, n := range c.Networks {
+		if _, err := netip.ParsePrefix(n); err != nil {
+			found = append(found, Mistake{fmt.Sprintf("canary.networks[%d]", i), fmt.Sprintf("is %q; write a network such as 10.1.0.0/16", n)})
+		}
+	}
+	last := 0
+	for i, n := range c.Percent {
+		if n <= last || n > 100 {
+			found = append(found, Mistake{fmt.Sprintf("canary.percent[%d]", i), fmt.Sprintf("is %d; write growing shares from 1 to 100, such as [1, 10, 50]", n)})
+		}
+		last = n
+	}
+	if c.Wanted() && c.Interval <= 0 {
+		found = append(found, Mistake{"canary.interval", fmt.Sprintf("is %s; write a duration such as 10m", c.Interval)})
+	}
+	return found
 }
 
 // Mistake is something wrong with one key, and what to write instead.
@@ -196,6 +232,7 @@ func (p Policy) Check() []Mistake {
 	wrong(p.Freeze.Drain+3*time.Second > p.Freeze.Lease, "freeze.drain", "is %s, which leaves less than 3s of the lease of %s for the flip: write less, or a longer freeze.lease", p.Freeze.Drain, p.Freeze.Lease)
 	wrong(p.Audit.Broken != Stop && p.Audit.Broken != Skip, "audit.broken", "is %q; write %s or %s", p.Audit.Broken, Stop, Skip)
 	wrong(p.Soak.Finalize != Automatic && p.Soak.Finalize != Ask, "soak.finalize", "is %q; write %s or %s", p.Soak.Finalize, Automatic, Ask)
+	found = append(found, p.Canary.check()...)
 	l := p.Checks.Limits
 	wrong(l.ErrorRatio < 0 || l.ErrorRatio > 1, "checks.limits.error_ratio", "is %g; write a share from 0 to 1", l.ErrorRatio)
 	wrong(l.LatencyFactor < 1, "checks.limits.latency_factor", "is %g; write 1 or more", l.LatencyFactor)

@@ -11,6 +11,12 @@ const (
 	UpdateFlip    = "flip"
 	UpdateRelease = "release"
 	UpdateDisown  = "disown"
+	// UpdateSettle tells that Request.Uploads have ended and been carried over.
+	UpdateSettle = "settle"
+	// UpdateNarrow narrows what is read from the other backend, because a client deletes: Request.Deletes.
+	UpdateNarrow = "narrow"
+	// UpdateCanary sets, changes or ends a read canary: Request.Canary.
+	UpdateCanary = "canary"
 	// QueryTable answers with the present Routing.
 	QueryTable = "table"
 	// SignalEdgeAsks is sent by an edge that started, or whose lease ran out; it carries an EdgeAsks.
@@ -32,10 +38,28 @@ type Request struct {
 	// From and To are the backends of the migration, for claim.
 	From string `json:"from,omitempty"`
 	To   string `json:"to,omitempty"`
+	// Without are edges that a flip goes without, by order of an operator: they are down. Each refuses the prefix's writes when it returns, until it
+	// has the present table.
+	Without []string `json:"without,omitempty"`
+	// Uploads are those that are open, for flip, or that have ended, for settle.
+	Uploads []Upload `json:"uploads,omitempty"`
+	// Deletes is what a client is about to delete, for narrow.
+	Deletes Deletes `json:"deletes,omitempty"`
+	// Canary is nil when there is to be none.
+	Canary *Canary `json:"canary,omitempty"`
 	// Default and Edges are the site as the asker's configuration has it, for claim.
 	Default string   `json:"default,omitempty"`
 	Edges   []string `json:"edges,omitempty"`
 }
+
+// Deletes says what sort of thing is deleted.
+type Deletes string
+
+const (
+	// DeletesManifest and DeletesBlob are deletions by digest.
+	DeletesManifest Deletes = "manifest"
+	DeletesBlob     Deletes = "blob"
+)
 
 // Routing is the table with what is known of the edges.
 type Routing struct {
@@ -53,6 +77,8 @@ type EdgeState struct {
 	Seen       time.Time `json:"seen"`
 	// Trouble is why it has not confirmed a newer one.
 	Trouble string `json:"trouble,omitempty"`
+	// LeftOut says that flips go on without this edge, by order, until it has the present table again.
+	LeftOut bool `json:"left_out,omitempty"`
 }
 
 // Freeze is one hold as an edge measured it, on its own clock.

@@ -42,6 +42,14 @@ type Route struct {
 	Lease time.Duration `json:"lease,omitempty"`
 	// Owner is the workflow that claimed the prefix.
 	Owner string `json:"owner,omitempty"`
+	// Fallback says which digests that Backend does not know are read from Other: since the flip, as long as the migration lasts.
+	Fallback Scope `json:"fallback,omitempty"`
+	// Narrowing says that edges may still read from Other by a wider scope than Fallback and Canary have: deletions wait.
+	Narrowing bool `json:"narrowing,omitempty"`
+	// Canary sends reads by digest to Other first, and to Backend what Other does not have.
+	Canary *Canary `json:"canary,omitempty"`
+	// Uploads are the upload sessions that were open at the flip. They live on Other, and finish there.
+	Uploads []Upload `json:"uploads,omitempty"`
 }
 
 // Table is all routes. Its generation only grows: an edge refuses a table older than the one it has.
@@ -62,12 +70,20 @@ func (t Table) Lookup(p Prefix) (Route, bool) {
 	return Route{}, false
 }
 
-// Backend returns the backend that serves the repository.
-func (t Table) Backend(repository string) string {
+// Of returns the route to which a repository belongs.
+func (t Table) Of(repository string) (Route, bool) {
 	for _, r := range t.Routes {
 		if r.Prefix.Contains(repository) {
-			return r.Backend
+			return r, true
 		}
+	}
+	return Route{}, false
+}
+
+// Backend returns the backend that serves the repository.
+func (t Table) Backend(repository string) string {
+	if r, ok := t.Of(repository); ok {
+		return r.Backend
 	}
 	return t.Default
 }
@@ -101,6 +117,14 @@ func (t Table) Without(p Prefix) Table {
 	return next
 }
 
+// Contradicts reports whether two tables send the writes of a prefix different ways. Two of the same generation never do, unless there were two writers.
+func (t Table) Contradicts(other Table) bool {
+	return slices.ContainsFunc(t.Routes, func(r Route) bool {
+		o, ok := other.Lookup(r.Prefix)
+		return ok && (r.Backend != o.Backend || r.Mode != o.Mode || r.Hold != o.Hold)
+	})
+}
+
 // Check tells what is wrong with a table before an edge takes it.
 func (t Table) Check() error {
 	if t.Default == "" {
@@ -112,6 +136,9 @@ func (t Table) Check() error {
 		}
 		if r.Backend == "" {
 			return fmt.Errorf("routing table generation %d: route of %s names no backend", t.Generation, r.Prefix)
+		}
+		if problem := r.extras(); problem != "" {
+			return fmt.Errorf("routing table generation %d: route of %s %s", t.Generation, r.Prefix, problem)
 		}
 		switch r.Mode {
 		case Open, Watched:

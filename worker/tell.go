@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+
+	"transship/internal/journal"
+	"transship/internal/routing"
+	"transship/workflows"
+)
+
+var errNoTemporal = errors.New("there is no connection to Temporal yet")
+
+// carry has the migration bring what a backend acknowledged to the one that serves, and waits until it has.
+func (n *edgeNode) carry(ctx context.Context, r routing.Route, from string, changes []journal.Change, ended []routing.Upload) error {
+	c := n.temporal.Load()
+	if c == nil {
+		return errNoTemporal
+	}
+	q := workflows.CarryRequest{Edge: n.name, From: from, Changes: changes, Ended: ended}
+	handle, err := (*c).UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
+		WorkflowID: r.Owner, UpdateName: workflows.UpdateCarry, UpdateID: uuid.NewString(), Args: []any{q}, WaitForStage: client.WorkflowUpdateStageCompleted,
+	})
+	if err == nil {
+		err = handle.Get(ctx, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("ask %s to carry over: %w", r.Owner, err)
+	}
+	return nil
+}
+
+// narrow has Routes take from every edge what a deletion would otherwise bring back. It gives up when the deletion has.
+func (n *edgeNode) narrow(r routing.Route, d routing.Deletes) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for ctx.Err() == nil {
+		err := errNoTemporal
+		if c := n.temporal.Load(); c != nil {
+			q := routing.Request{Prefix: r.Prefix, Owner: r.Owner, Deletes: d}
+			var handle client.WorkflowUpdateHandle
+			handle, err = (*c).UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
+				WorkflowID: routing.RoutesWorkflow, UpdateName: routing.UpdateNarrow, UpdateID: uuid.NewString(), Args: []any{q},
+				WaitForStage: client.WorkflowUpdateStageCompleted,
+			})
+			if err == nil {
+				err = handle.Get(ctx, nil)
+			}
+		}
+		if err == nil {
+			return
+		}
+		n.log.Warn("a deletion waits until nothing is read from the other backend any more", "prefix", r.Prefix, "error", err)
+		pause(ctx, time.Second)
+	}
+}
+
+// catchUp asks for the present table when this node may have missed one, until it has it.
+func (n *edgeNode) catchUp(ctx context.Context, c client.Client) {
+	for n.Unsure() && ctx.Err() == nil {
+		if err := n.fetch(ctx, c); err != nil {
+			n.log.Warn("the routing table cannot be fetched: writes of known prefixes wait or are refused", "error", err)
+			pause(ctx, time.Second)
+		}
+	}
+}
+
+func (n *edgeNode) fetch(ctx context.Context, c client.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	value, err := c.QueryWorkflow(ctx, routing.RoutesWorkflow, "", routing.QueryTable)
+	var absent *serviceerror.NotFound
+	if errors.As(err, &absent) {
+		return n.CaughtUp(ctx, nil) // nothing was ever routed
+	}
+	var now routing.Routing
+	if err == nil {
+		err = value.Get(&now)
+	}
+	if err != nil {
+		return err
+	}
+	if now.Table.Default == "" {
+		return n.CaughtUp(ctx, nil)
+	}
+	return n.CaughtUp(ctx, &now.Table)
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

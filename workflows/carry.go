@@ -1,0 +1,88 @@
+package workflows
+
+import (
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/workflow"
+
+	"transship/activities"
+)
+
+// carryLimit bounds what an edge, and a client behind it, waits for.
+const carryLimit = 40 * time.Second
+
+func (m *migration) mayCarry(_ workflow.Context, q CarryRequest) error {
+	if q.From != m.From && q.From != m.To {
+		return refusal("Command", "%s is no backend of the migration of %s", q.From, m.Prefix)
+	}
+	if m.concluding {
+		return refusal("Command", "the migration of %s is over: %s", m.Prefix, m.state.Report.Outcome)
+	}
+	return nil
+}
+
+// carryNow brings over what an edge asks for: it is what the backend that does not serve acknowledged, or still has.
+func (m *migration) carryNow(ctx workflow.Context, q CarryRequest) (Answer, error) {
+	to := m.To
+	if q.From == m.To {
+		to = m.From
+	}
+	if err := m.apply(ctx, q.From, to, q.Changes, carryLimit); err != nil {
+		return Answer{}, fmt.Errorf("carry over from %s to %s for edge %s: %w", q.From, to, q.Edge, err)
+	}
+	m.deltas(q.From).Changes += len(q.Changes)
+	if len(q.Ended) == 0 {
+		return Answer{Message: "carried over", Phase: m.phase}, nil
+	}
+	request := m.request()
+	request.Uploads = q.Ended
+	var r *activities.Routes
+	return Answer{Message: "carried over", Phase: m.phase}, workflow.ExecuteActivity(toRoutes(ctx, "uploads have ended"), r.SettleUploads, request).Get(ctx, nil)
+}
+
+// lookForUploads is how often uploads that outlast a flip are looked for.
+const lookForUploads = 2 * time.Second
+
+// awaitUploads waits until no upload goes on any more that was open at the flip: its client would be told that nobody knows it. One that is silent for
+// policy.freeze.session_idle counts as abandoned.
+func (m *migration) awaitUploads(ctx workflow.Context) error {
+	for {
+		left, err := m.settleUploads(ctx)
+		if err != nil || left == 0 {
+			return err
+		}
+		m.waits = fmt.Sprintf("%d uploads that were open at the flip", left)
+		m.show()
+		if err := workflow.Sleep(ctx, lookForUploads); err != nil {
+			return err
+		}
+	}
+}
+
+// settleUploads looks how many uploads still go on, and takes all from the routing table when none does.
+func (m *migration) settleUploads(ctx workflow.Context) (left int, err error) {
+	if len(m.state.Uploads) == 0 {
+		return 0, nil
+	}
+	var a *activities.Edge
+	for _, name := range m.edges() {
+		var n int
+		p := activities.LateUploadsParams{Prefix: m.Prefix, Idle: m.Policy.Freeze.SessionIdle}
+		if err := workflow.ExecuteActivity(onEdge(ctx, name, 10*time.Second, "uploads that outlast the flip"), a.LateUploads, p).Get(ctx, &n); err != nil {
+			return len(m.state.Uploads), nil // nobody knows, so they are taken to go on; an edge that stays away ends with its migration
+		}
+		left += n
+	}
+	if left > 0 {
+		return left, nil
+	}
+	request := m.request()
+	request.Uploads = m.state.Uploads
+	var r *activities.Routes
+	if err := workflow.ExecuteActivity(toRoutes(ctx, "no upload is left of before the flip"), r.SettleUploads, request).Get(ctx, nil); err != nil {
+		return 0, err
+	}
+	m.state.Uploads = nil
+	return 0, nil
+}

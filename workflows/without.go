@@ -1,0 +1,56 @@
+package workflows
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/workflow"
+
+	"transship/activities"
+)
+
+// edges are the proxy nodes that take part: all but those that an operator says are down.
+func (m *migration) edges() []string {
+	return slices.DeleteFunc(slices.Clone(m.Edges), func(name string) bool { return slices.Contains(m.state.Without, name) })
+}
+
+// goWithout records the order to leave edges out. A node that is left out refuses writes when it comes back, until it has the present routing table.
+func (m *migration) goWithout(by string, edges []string, reason string) {
+	for _, name := range edges {
+		if slices.Contains(m.Edges, name) && !slices.Contains(m.state.Without, name) {
+			m.state.Without = append(m.state.Without, name)
+		}
+	}
+	if len(edges) > 0 {
+		m.decide(by, "goes on without edge "+strings.Join(edges, ", ")+", which serves nobody", reason)
+	}
+}
+
+// mayLeaveOut refuses edges that are not there, and to leave out all.
+func (m *migration) mayLeaveOut(edges []string) error {
+	left := m.edges()
+	for _, name := range edges {
+		if !slices.Contains(m.Edges, name) {
+			return refusal("Command", "there is no edge %s: the edges are %s", name, strings.Join(m.Edges, ", "))
+		}
+		left = slices.DeleteFunc(left, func(n string) bool { return n == name })
+	}
+	if len(left) == 0 {
+		return refusal("Command", "no edge would be left: one at least must serve")
+	}
+	return nil
+}
+
+// welcomeBack takes edges in again that answer: what they journaled while they were away is carried over like everything else.
+func (m *migration) welcomeBack(ctx workflow.Context) {
+	var a *activities.Edge
+	for _, name := range slices.Clone(m.state.Without) {
+		if workflow.ExecuteActivity(onEdge(ctx, name, 5*time.Second, "is "+name+" back?"), a.JournalEnd).Get(ctx, nil) != nil {
+			continue
+		}
+		m.state.Without = slices.DeleteFunc(m.state.Without, func(n string) bool { return n == name })
+		m.decide("transship", fmt.Sprintf("edge %s is back", name), "")
+	}
+}
