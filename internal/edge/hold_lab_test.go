@@ -151,7 +151,7 @@ func TestAnEdgeThatRestartsInAHoldStillHolds(t *testing.T) {
 	n := newNode(t)
 	n.apply(1, route("restricted", routing.Watched, "old"))
 	n.apply(2, held(20*time.Second))
-	again, err := New(n.Config, n.log, Tell{Expired: func(routing.Route) {}})
+	again, err := New(n.Config, n.log, n.tell())
 	require.NoError(t, err)
 	require.NoError(t, again.Prepare(t.Context(), "old"))
 	require.EqualValues(t, 2, again.Table().Generation)

@@ -33,8 +33,11 @@ type node struct {
 	gate     *http.Server
 	ranOut   chan routing.Route
 
-	mu  sync.Mutex
-	got []string // "backend METHOD path"
+	mu      sync.Mutex
+	got     []string // "backend METHOD path"
+	carried []string // "backend repository digest"
+	// lacks are digests that a backend answers with 404, as "backend digest".
+	lacks map[string]bool
 }
 
 // newNode starts a node that knows the prefix "restricted" from the start.
@@ -48,12 +51,13 @@ func newNode(t *testing.T) *node {
 	gateAddress := free(t)
 	c.Prefixes = []routing.Prefix{"restricted"}
 	c.Upstreams = []Upstream{{Name: "new", Address: n.backend("new")}, {Name: "old", Address: n.backend("old")}}
+	c.Reads, c.Fallbacks = free(t), filepath.Join(n.dir, "fallbacks.log")
 	c.StatusURL, c.GateAddress = n.url+"/_transship/generation", "http://"+gateAddress
 	nginx := []string{"nginx", "-p", n.dir, "-c", filepath.Join(n.dir, "nginx.conf")}
 	c.TestCommand, c.ReloadCommand = append(nginx[:len(nginx):len(nginx)], "-t"), append(nginx[:len(nginx):len(nginx)], "-s", "reload")
 	n.writeSite(c)
 	var err error
-	n.Edge, err = New(c, slog.New(slog.DiscardHandler), Tell{Expired: func(r routing.Route) { n.ranOut <- r }})
+	n.Edge, err = New(c, slog.New(slog.DiscardHandler), n.tell())
 	require.NoError(t, err)
 	require.NoError(t, n.Prepare(t.Context(), "old"))
 	listener, err := net.Listen("tcp", gateAddress)
@@ -62,11 +66,28 @@ func newNode(t *testing.T) *node {
 	go func() { _ = n.gate.Serve(listener) }()
 	t.Cleanup(func() { n.gate.Close() })
 	n.start(nginx)
+	require.NoError(t, n.CaughtUp(t.Context(), nil))
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = n.Run(ctx) })
 	t.Cleanup(func() { stop(); running.Wait() })
 	return n
+}
+
+// tell remembers what the edge asks for, and does it at once.
+func (n *node) tell() Tell {
+	return Tell{
+		Expired: func(r routing.Route) { n.ranOut <- r },
+		Carry: func(_ context.Context, _ routing.Route, from string, changes []journal.Change, _ []routing.Upload) error {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			for _, c := range changes {
+				n.carried = append(n.carried, from+" "+c.Repository+" "+c.Reference)
+			}
+			return nil
+		},
+		Narrow: func(routing.Route, routing.Deletes) {},
+	}
 }
 
 func free(t *testing.T) string {
@@ -85,6 +106,10 @@ func (n *node) backend(name string) string {
 		n.got = append(n.got, name+" "+r.Method+" "+r.URL.Path)
 		n.mu.Unlock()
 		if r.Method == http.MethodGet || r.Method == http.MethodHead {
+			if n.without(name, filepath.Base(r.URL.Path)) {
+				http.Error(w, name+" does not have it", http.StatusNotFound)
+				return
+			}
 			fmt.Fprint(w, name)
 			return
 		}
@@ -94,6 +119,13 @@ func (n *node) backend(name string) string {
 	}))
 	n.t.Cleanup(server.Close)
 	return strings.TrimPrefix(server.URL, "http://")
+}
+
+// without reports whether a backend lacks a digest.
+func (n *node) without(backend, digest string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.lacks[backend+" "+digest]
 }
 
 func (n *node) writeSite(c Config) {
@@ -116,10 +148,13 @@ http {
     include %[3]s/transship_server.conf;
     proxy_buffering off; proxy_request_buffering off; proxy_http_version 1.1;
     location /v2 {
+      error_page 418 = @read;
+      if ($request_method ~ ^(GET|HEAD)$) { return 418; }
       limit_except GET HEAD OPTIONS { auth_basic "registry"; auth_basic_user_file %[2]s/htpasswd; }
       include %[3]s/transship_location.conf;
       proxy_pass $transship_upstream;
     }
+    location @read { proxy_pass $transship_read_upstream; }
     include %[2]s/extra*.conf;
   }
 }
