@@ -217,7 +217,7 @@ func (e *Edge) reloadIfChanged(ctx context.Context, files map[string]string) (ti
 	return time.Since(begin), err
 }
 
-// setGate makes the gate follow a state, and returns the holds that this ended. A prefix that the state does not watch is forgotten.
+// setGate makes the gate follow a state, and returns the holds that this ended. A prefix that is not known any more is forgotten.
 func (e *Edge) setGate(s state) (freezes []routing.Freeze) {
 	keep := map[routing.Prefix]bool{}
 	for p, rule := range e.rules(s) {
@@ -240,9 +240,14 @@ func (e *Edge) setGate(s state) (freezes []routing.Freeze) {
 	return freezes
 }
 
-// rules are what the gate does in a state. A prefix without one is not its business.
+// rules are what the gate does in a state. A known prefix that nobody moves has one, too: nginx may have looked at the flags of just before.
 func (e *Edge) rules(s state) map[routing.Prefix]gate.Rule {
 	rules := map[routing.Prefix]gate.Rule{}
+	if s.Table.Default != "" {
+		for p := range e.known(s.Table) {
+			rules[p] = gate.Rule{Mode: routing.Open, Backend: s.Table.Backend(string(p))}
+		}
+	}
 	for _, r := range s.Table.Routes {
 		if r.Mode != routing.Open {
 			rules[r.Prefix] = s.rule(r)

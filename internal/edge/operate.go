@@ -144,6 +144,9 @@ func (e *Edge) Status(ctx context.Context) Status {
 		s.Nginx = answer.Generation
 	}
 	for _, p := range e.gate.Prefixes() {
+		if r, _ := e.gate.Rule(p); r.Mode == routing.Open {
+			continue
+		}
 		s.Parked[p], s.InFlight[p] = e.gate.Parked(p), len(e.gate.InFlight(p))
 	}
 	return s

@@ -23,7 +23,7 @@ import (
 
 // Rule is what the gate does with the writes of one prefix.
 type Rule struct {
-	// Mode is Watched, or one of the parking modes.
+	// Mode is Open, Watched, or one of the parking modes.
 	Mode routing.Mode
 	// Backend gets the writes when they go on; Other is the backend on the far side of the migration.
 	Backend, Other string
@@ -213,7 +213,7 @@ func (g *Gate) Ended(e journal.Entry) {
 	g.endedLate(prefix, t, e)
 	switch {
 	case id == "":
-	case e.Status == 202 && watched:
+	case e.Status == 202 && prefix != "":
 		g.sessions[id] = session{prefix: prefix, repository: t.Repository, backend: e.Backend, active: e.At}
 	case e.Status == 201, e.Status == 204, e.Status == 404:
 		delete(g.sessions, id)
@@ -221,9 +221,9 @@ func (g *Gate) Ended(e journal.Entry) {
 }
 
 func (g *Gate) prefixOf(repository string) (p routing.Prefix, watched bool) {
-	for p := range g.rules {
+	for p, r := range g.rules {
 		if p.Contains(repository) {
-			return p, true
+			return p, r.Mode != routing.Open
 		}
 	}
 	return "", false
