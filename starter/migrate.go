@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,6 +23,7 @@ import (
 
 func (a *app) migrateCommand() *cobra.Command {
 	var from, to string
+	var without []string
 	var wait bool
 	c := &cobra.Command{
 		Use:   "migrate PREFIX",
@@ -31,10 +34,11 @@ configuration, unless they are given here. The migration goes on by itself; wher
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completePrefix,
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.migrate(c.Context(), args[0], from, to, wait)
+			return a.migrate(c.Context(), args[0], from, to, without, wait)
 		},
 	}
 	a.backendFlags(c, &from, &to)
+	c.Flags().StringSliceVar(&without, "without-edge", nil, withoutEdge)
 	c.Flags().BoolVar(&wait, "wait", false, "follow it until it ends, as status --watch does")
 	c.Flags().BoolVar(&wait, "watch", false, "the same as --wait")
 	return a.waitsForAnswers(c)
@@ -51,7 +55,7 @@ type started struct {
 	Operator string         `json:"operator"`
 }
 
-func (a *app) migrate(ctx context.Context, prefix, from, to string, wait bool) error {
+func (a *app) migrate(ctx context.Context, prefix, from, to string, without []string, wait bool) error {
 	c, err := a.load(config.IgnoreSecrets)
 	if err != nil {
 		return err
@@ -64,6 +68,14 @@ func (a *app) migrate(ctx context.Context, prefix, from, to string, wait bool) e
 	if err != nil {
 		return badInput(err)
 	}
+	for _, name := range without {
+		if !slices.Contains(c.EdgeNames(), name) {
+			return badInput(fmt.Errorf("--without-edge %q is not in the configuration; the edges are %s", name, strings.Join(c.EdgeNames(), ", ")))
+		}
+	}
+	if len(without) >= len(c.EdgeNames()) {
+		return badInput(errors.New("--without-edge leaves no edge: one at least must serve"))
+	}
 	d, err := a.connect(ctx, c)
 	if err != nil {
 		return err
@@ -73,6 +85,7 @@ func (a *app) migrate(ctx context.Context, prefix, from, to string, wait bool) e
 		return err
 	}
 	in := migrateInput(c, move, operator)
+	in.Without = without
 	run, err := d.start(ctx, in)
 	if err != nil {
 		return err

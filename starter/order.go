@@ -38,10 +38,15 @@ func (a *app) orderCommands() []*cobra.Command {
 		if verb.update == workflows.UpdateRollback {
 			c.Flags().BoolVar(&order.AcceptLoss, "accept-loss", false, "go back even if the new backend cannot give back what was pushed to it; the report names what was left behind")
 		}
+		if verb.update == workflows.UpdateRollback || verb.update == workflows.UpdateResume {
+			c.Flags().StringSliceVar(&order.Without, "without-edge", nil, withoutEdge)
+		}
 		commands = append(commands, a.waitsForAnswers(c))
 	}
 	return commands
 }
+
+const withoutEdge = "go on without this edge, which is down: you vouch that it serves nobody; it refuses writes when it returns, until it has the present table"
 
 // answered is what a migration said to an order.
 type answered struct {

@@ -96,6 +96,7 @@ func (f *fakes) FlipPrefix(_ context.Context, q routing.Request) (routing.Routin
 		if f.w.route.Mode != routing.Held || f.w.route.Hold != q.Hold {
 			return f.w.routing(), refused(routing.RefusedHoldLost)
 		}
+		f.w.flippedWith = append(f.w.flippedWith, q)
 		f.w.serve(routing.Switched, map[string]string{"old": "new", "new": "old"}[f.w.route.Backend])
 		return f.w.routing(), nil
 	})
@@ -109,6 +110,34 @@ func (f *fakes) ReleaseWrites(_ context.Context, q routing.Request) (routing.Rou
 			f.w.serve(routing.Watched, f.w.route.Backend)
 		}
 		return after, nil
+	})
+}
+
+func (f *fakes) SettleUploads(_ context.Context, q routing.Request) (routing.Routing, error) {
+	return act(f.w, "SettleUploads", func() (routing.Routing, error) {
+		f.w.settled = append(f.w.settled, q.Uploads...)
+		return f.w.routing(), nil
+	})
+}
+
+func (f *fakes) SetCanary(_ context.Context, q routing.Request) (routing.Routing, error) {
+	return act(f.w, "SetCanary", func() (routing.Routing, error) {
+		percent := -1
+		if q.Canary != nil {
+			percent = q.Canary.Percent
+		}
+		f.w.canaries = append(f.w.canaries, percent)
+		return f.w.routing(), nil
+	})
+}
+
+func (f *fakes) LateUploads(context.Context, activities.LateUploadsParams) (int, error) {
+	return act(f.w, "LateUploads", func() (int, error) { return f.w.late, nil })
+}
+
+func (f *fakes) EdgeStatus(context.Context) (edge.Status, error) {
+	return act(f.w, "EdgeStatus", func() (edge.Status, error) {
+		return edge.Status{Fallbacks: map[routing.Prefix]edge.Fallbacks{"restricted": f.w.fallbacks}}, nil
 	})
 }
 
@@ -298,6 +327,7 @@ func (f *fakes) DrainWrites(ctx context.Context, o gate.DrainOptions) (activitie
 			return activities.DrainResult{}, refused(routing.RefusedHoldLost)
 		}
 		d := activities.DrainResult{Position: position(len(f.w.journal[onWhich(ctx)]))}
+		d.Drained.Uploads = f.w.open
 		if f.w.drainLost {
 			d.Drained.Lost = []gate.Write{{Method: "PUT", Path: "/v2/restricted/r1/manifests/unknown"}, {Method: "POST", Path: "/v2/"}}
 		}

@@ -68,6 +68,13 @@ type world struct {
 	applied   []activities.ApplyParams
 	messages  []notify.Message
 	reports   []report.Report
+	// open is what drains find, late how many uploads outlast the flip at each edge, settled what was taken from the table.
+	open        []routing.Upload
+	late        int
+	settled     []routing.Upload
+	flippedWith []routing.Request
+	canaries    []int // percentages; -1 is the end of one
+	fallbacks   edge.Fallbacks
 	// cancels has a channel for each activity that was told to stop.
 	cancels map[string]chan struct{}
 	stopped bool // an activity has ended because it was told to
