@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"transship/activities"
+	"transship/internal/edge"
+	"transship/internal/journal"
 	"transship/internal/registry"
 	"transship/internal/report"
 	"transship/internal/routing"
@@ -104,15 +106,42 @@ func TestPlanForPeople(t *testing.T) {
 }
 
 func TestRoutesForPeople(t *testing.T) {
-	now := routing.Routing{
-		Table: routing.Table{Generation: 3, Default: "old", Routes: []routing.Route{{Prefix: "restricted", Backend: "new", Mode: routing.Watched, Owner: "migrate/restricted"}}},
-		Edges: []routing.EdgeState{{Edge: "edge1", Generation: 2, Trouble: "no answer in time"}},
+	moving := routing.Route{
+		Prefix: "restricted", Backend: "new", Other: "old", Mode: routing.Watched, Owner: "migrate/restricted", Fallback: routing.Digests,
+		Uploads: []routing.Upload{{Repository: "restricted/a", Session: "u1"}},
+	}
+	v := routesView{
+		Routing: routing.Routing{
+			Table: routing.Table{Generation: 3, Default: "old", Routes: []routing.Route{moving}},
+			Edges: []routing.EdgeState{{Edge: "edge1", Generation: 3}, {Edge: "edge2", Generation: 2, Trouble: "no answer in time", LeftOut: true}},
+		},
+		routed: true, fallback: "old",
+		Carried: map[routing.Prefix]map[string]journal.Position{"restricted": {"edge1": {File: 7, Offset: 100}}},
+	}
+	held := moving
+	held.Mode = routing.Switched
+	clock := time.Now()
+	v.Now = []workflows.EdgeLook{
+		{Edge: "edge1", Status: &edge.Status{
+			Generation: 3, Nginx: 3, Table: routing.Table{Routes: []routing.Route{held}}, Parked: map[routing.Prefix]int{"restricted": 4}, InFlight: map[routing.Prefix]int{"restricted": 2},
+			Journal: journal.Position{File: 7, Offset: 150}, Leases: map[routing.Prefix]time.Time{"restricted": clock.Add(9 * time.Second)}, Clock: clock,
+			Fallbacks: map[routing.Prefix]edge.Fallbacks{"restricted": {Served: 5}},
+		}},
+		{Edge: "edge2", Trouble: "no answer in time"},
+		{Edge: "edge3", Status: &edge.Status{Nginx: -1, Unsure: true}},
 	}
 	var b bytes.Buffer
-	require.NoError(t, writeRouting(&b, now, "old"))
-	assert.Regexp(t, `restricted +new +watched +- +migrate/restricted`, b.String())
-	assert.Regexp(t, `everything else +old`, b.String())
-	assert.Regexp(t, `edge1 +2 \(behind\) +- +no answer in time`, b.String())
+	require.NoError(t, v.write(&b))
+	for _, want := range []string{
+		`restricted +new +watched +old +digests that are missing +1 +migrate/restricted`, `everything else +old +open`,
+		`edge1 +3 +3 +150`, `edge2 +2 \(behind\) \(left out\) +- +- +- +no answer in time`, `edge3 +0 \(behind\) +away +0 +- +may have missed a table`,
+		`restricted +edge1 +switched\(new\) +9s +4 +2 +50 B +5`,
+	} {
+		assert.Regexp(t, want, b.String())
+	}
+	b.Reset()
+	require.NoError(t, routesView{fallback: "old"}.write(&b))
+	assert.Equal(t, "nothing was ever routed: every repository is served by old, as default_backend says\n", b.String())
 }
 
 func TestAFindingWithItsCure(t *testing.T) {

@@ -11,4 +11,5 @@ func Register(w worker.WorkflowRegistry) {
 	w.RegisterWorkflow(Doctor)
 	w.RegisterWorkflow(Audit)
 	w.RegisterWorkflow(VerifyPrefix)
+	w.RegisterWorkflow(LookAtEdges)
 }
