@@ -21,7 +21,7 @@ func (p *pair) same() bool {
 	return p.atFrom() && p.atTo() && p.from.MD5 != "" && p.from.MD5 == p.to.MD5
 }
 
-// join yields every key that either listing has, in byte order. Both are read at the same time, a few pages ahead at most.
+// join yields every key that either listing has, in byte order. Both are read at the same time, ahead of each other by 15,000 keys at most.
 func join(ctx context.Context, from, to objectstore.Store, o objectstore.ListOptions) iter.Seq2[pair, error] {
 	return func(yield func(pair, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
@@ -60,8 +60,12 @@ func join(ctx context.Context, from, to objectstore.Store, o objectstore.ListOpt
 	}
 }
 
-// batchSize is how many objects of a listing change hands at once.
-const batchSize = 500
+// batchSize is how many objects of a listing change hands at once; ahead is how many batches wait at most. One store may give pages of 10,000, the other
+// of 1,000: each must be able to go on while the join waits for the other, or the two take the sum of their times.
+const (
+	batchSize = 500
+	ahead     = 30
+)
 
 // batch is a piece of a listing, and the error that ends it.
 type batch struct {
@@ -77,7 +81,7 @@ type stream struct {
 
 // follow reads a listing in a goroutine of its own, until it ends or ctx does.
 func follow(ctx context.Context, listing iter.Seq2[objectstore.Object, error]) *stream {
-	batches := make(chan batch, 2)
+	batches := make(chan batch, ahead)
 	go func() {
 		defer close(batches)
 		send := func(b batch) bool {
