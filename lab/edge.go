@@ -27,11 +27,11 @@ type Edge struct {
 
 func (e *Edge) path(name string) string { return filepath.Join(e.Dir, name) }
 
-// layOutEdges chooses where the edges are. The first one's processes and folder carry no number, so that most tests need not know of a second.
+// layOutEdges chooses where the edges are. The first one's processes and folder carry no number, so that most tests need not know of others.
 func (s *Stack) layOutEdges() error {
 	suffixes := []string{""}
-	if s.has(SecondEdge) {
-		suffixes = append(suffixes, "-2")
+	for n := 2; n <= max(s.Nodes, 1) || n == 2 && s.has(SecondEdge); n++ {
+		suffixes = append(suffixes, fmt.Sprintf("-%d", n))
 	}
 	free, err := servers.FreePorts(3 * len(suffixes))
 	if err != nil {

@@ -29,7 +29,12 @@ const (
 	IRC
 	// OwnStores are a Swift and a Ceph for this stack alone, which a test may kill; otherwise those of the test run are used.
 	OwnStores
+	// Folders has movers work on the folders of the registries, instead of through them.
+	Folders
 )
+
+// Edges is how many proxy nodes there are, where SecondEdge is not enough.
+type Edges int
 
 // Parts are several.
 type Parts []Part

@@ -45,8 +45,14 @@ backends:
 {{- with .A.Stores}}{{with .Swift}}
     store: {kind: swift, auth_url: "{{.AuthURL}}", username: "{{.Username}}", password: {file: {{$.Dir}}/secrets/swift}, container: {{$.A.Stores.Container}}}
 {{- end}}{{end}}
+{{- if .Folders}}
+    store: {kind: filesystem, path: {{$.Dir}}/old/docker/registry/v2}
+{{- end}}
   new:
     url: "{{.A.New}}"
+{{- if .Folders}}
+    store: {kind: filesystem, path: {{$.Dir}}/new/docker/registry/v2}
+{{- end}}
 {{- with .A.Stores}}{{with .Ceph}}
     store:
       kind: s3
@@ -122,5 +128,5 @@ func (s *Stack) writeConfig() error {
 		return fmt.Errorf("configuration: %w", err)
 	}
 	defer f.Close()
-	return configuration.Execute(f, map[string]any{"A": s.Addresses, "S": settings, "Dir": s.Dir, "Edges": s.Edges})
+	return configuration.Execute(f, map[string]any{"A": s.Addresses, "S": settings, "Dir": s.Dir, "Edges": s.Edges, "Folders": s.has(Folders)})
 }

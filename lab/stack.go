@@ -33,6 +33,8 @@ type Options struct {
 	Adapt Adapt
 	// Parts are what runs beyond two registries on local disk behind one edge.
 	Parts Parts
+	// Nodes is how many proxy nodes there are; 0 is one, or two with SecondEdge.
+	Nodes int
 	// Swift and Ceph are stores that run already, for those parts; the stack starts its own when they are nil.
 	Swift *servers.Swift
 	Ceph  *servers.Ceph

@@ -12,7 +12,7 @@ import (
 	"transship/lab/servers/shared"
 )
 
-// Option says what a test's stack has: a Part, Parts such as Full, or Adapt.
+// Option says what a test's stack has: a Part, Parts such as Full, Edges, or Adapt.
 type Option interface{ apply(*Options) }
 
 // Adapt changes the configuration before it is written.
@@ -20,6 +20,7 @@ type Adapt func(*Settings)
 
 func (p Part) apply(o *Options)  { o.Parts = append(o.Parts, p) }
 func (p Parts) apply(o *Options) { o.Parts = append(o.Parts, p...) }
+func (n Edges) apply(o *Options) { o.Nodes = int(n) }
 func (a Adapt) apply(o *Options) { o.Adapt = a }
 
 // bin has the programs under test, built by Main.

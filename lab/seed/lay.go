@@ -4,8 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -54,6 +57,32 @@ func (s Set) Lay(ctx context.Context, c *swift.Connection, container, root strin
 		laid[key] = true
 	}}
 	whole := distributiontest.Tree{Put: func(key, content string) { put(root+key, content, nil) }}
+	if err := s.lay(segmented, whole); err != nil {
+		return err
+	}
+	return group.Wait()
+}
+
+// LayFiles writes the repositories of a set below a folder as Distribution's filesystem driver leaves them.
+func (s Set) LayFiles(root string) error {
+	var failed error
+	laid := map[string]bool{} // folders
+	tree := distributiontest.Tree{Put: func(key, content string) {
+		path := filepath.Join(root, key)
+		if dir := filepath.Dir(path); !laid[dir] {
+			laid[dir] = true
+			failed = errors.Join(failed, os.MkdirAll(dir, 0o755))
+		}
+		failed = errors.Join(failed, os.WriteFile(path, []byte(content), 0o644))
+	}}
+	if err := s.lay(tree, tree); err != nil {
+		return err
+	}
+	return failed
+}
+
+// lay gives the blobs of all images to one tree, and their manifests and links to another.
+func (s Set) lay(blobs, whole distributiontest.Tree) error {
 	for i := range s.Repositories {
 		base, err := s.layer(s.BaseSize, -2, i%3)
 		if err != nil {
@@ -64,12 +93,12 @@ func (s Set) Lay(ctx context.Context, c *swift.Connection, container, root strin
 			if err != nil {
 				return err
 			}
-			if err := layImage(segmented, whole, s.Repository(i), fmt.Sprintf("v%d", tag), img); err != nil {
+			if err := layImage(blobs, whole, s.Repository(i), fmt.Sprintf("v%d", tag), img); err != nil {
 				return err
 			}
 		}
 	}
-	return group.Wait()
+	return nil
 }
 
 func layImage(segmented, whole distributiontest.Tree, repository, tag string, img v1.Image) error {
