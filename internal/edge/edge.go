@@ -245,10 +245,11 @@ func (e *Edge) rules(s state) map[routing.Prefix]gate.Rule {
 	rules := map[routing.Prefix]gate.Rule{}
 	if s.Table.Default != "" {
 		for p := range e.known(s.Table) {
-			rules[p] = gate.Rule{Mode: routing.Open, Backend: s.Table.Backend(string(p))}
+			rules[p] = gate.Rule{Mode: routing.Open, Backend: s.Table.Default}
 		}
 	}
 	for _, r := range s.Table.Routes {
+		rules[r.Prefix] = gate.Rule{Mode: routing.Open, Backend: r.Backend}
 		if r.Mode != routing.Open {
 			rules[r.Prefix] = s.rule(r)
 		}

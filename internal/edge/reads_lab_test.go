@@ -4,6 +4,7 @@ package edge
 
 import (
 	"net/http"
+	"os"
 	"testing"
 	"time"
 
@@ -155,7 +156,7 @@ func TestANodeWhoseNginxWasAwayAsksBeforeItServesWrites(t *testing.T) {
 func TestANodeWithoutFlagsServesReadsAndRefusesWritesOfKnownPrefixes(t *testing.T) {
 	n := newNode(t)
 	n.apply(1, route("restricted", routing.Watched, "old"))
-	require.NoError(t, n.Config.point("nothing"))
+	require.NoError(t, os.RemoveAll(n.flags()))
 	require.Equal(t, "old", n.send(http.MethodGet, "/v2/restricted/x/manifests/v1", "").body)
 	require.Equal(t, http.StatusCreated, n.send(http.MethodPut, "/v2/other/x/manifests/v1", "p").status)
 	n.gate.Close()

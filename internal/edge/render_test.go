@@ -90,34 +90,33 @@ func TestManyOrLongPrefixesGetTheHashesTheyNeed(t *testing.T) {
 	require.Contains(t, files[FileHTTP], "map_hash_bucket_size 512;")
 }
 
-// raised are the flags that are in force.
-func raised(t *testing.T, c Config) []string {
+// raised are the flags of a prefix that are in force.
+func raised(t *testing.T, c Config, prefix string) []string {
 	t.Helper()
-	found, err := os.ReadDir(filepath.Join(c.flags(), "current"))
+	found, err := os.ReadDir(filepath.Join(c.flags(), "at", flagKey(prefix)))
 	require.NoError(t, err)
 	var names []string
 	for _, f := range found {
-		if f.Name() != "generation.json" {
-			names = append(names, f.Name())
-		}
+		names = append(names, f.Name())
 	}
 	return names
 }
 
 func TestFlagsSayWhoServesAndWhatHappensToWrites(t *testing.T) {
 	c := settings(t.TempDir())
+	c.Prefixes = []routing.Prefix{"a/b"}
 	require.NoError(t, c.raise(state{Table: table(1)}, time.Time{}))
-	require.Empty(t, raised(t, c))
+	require.Empty(t, raised(t, c, "a/b"))
 	for mode, want := range map[routing.Mode][]string{
-		routing.Open:     {"a+b.route.old"},
-		routing.Watched:  {"a+b.route.old", "a+b.watched"},
-		routing.Prepared: {"a+b.held", "a+b.route.old", "a+b.watched"},
-		routing.Switched: {"a+b.held", "a+b.route.old", "a+b.watched"},
+		routing.Open:     {"route.old"},
+		routing.Watched:  {"route.old", "watched"},
+		routing.Prepared: {"held", "route.old", "watched"},
+		routing.Switched: {"held", "route.old", "watched"},
 	} {
 		s, err := (state{Leases: map[routing.Prefix]lease{"a/b": {Hold: "h1", Mode: routing.Held, Deadline: time.Now().Add(time.Minute)}}}).next(table(2, route("a/b", mode, "old")), time.Now())
 		require.NoError(t, err)
 		require.NoError(t, c.raise(s, time.Time{}))
-		require.Equal(t, want, raised(t, c), "%s", mode)
+		require.Equal(t, want, raised(t, c, "a/b"), "%s", mode)
 	}
 }
 
@@ -127,18 +126,18 @@ func TestAHoldHasAFlagForEachSecondUntilItsDeadlineAndNoneAfter(t *testing.T) {
 	require.NoError(t, err)
 	end := s.Leases["a"].Deadline.Unix()
 	require.NoError(t, c.raise(s, time.Time{}))
-	flags := raised(t, c)
-	require.NotContains(t, flags, "a.held", "a hold without an end would outlive everybody")
-	held := slices.DeleteFunc(flags, func(f string) bool { return !strings.HasPrefix(f, "a.held.") })
-	require.Contains(t, held, "a.held."+itoa(end-1))
-	require.NotContains(t, held, "a.held."+itoa(end))
+	flags := raised(t, c, "a")
+	require.NotContains(t, flags, "held", "a hold without an end would outlive everybody")
+	held := slices.DeleteFunc(flags, func(f string) bool { return !strings.HasPrefix(f, "held.") })
+	require.Contains(t, held, "held."+itoa(end-1))
+	require.NotContains(t, held, "held."+itoa(end))
 	require.GreaterOrEqual(t, len(held), 15)
 
 	l := s.Leases["a"]
 	l.Lost = true
 	s.Leases["a"] = l
 	require.NoError(t, c.raise(s, time.Time{}))
-	require.Equal(t, []string{"a.route.old", "a.watched"}, raised(t, c), "a hold that ran out holds no more")
+	require.Equal(t, []string{"route.old", "watched"}, raised(t, c, "a"), "a hold that ran out holds no more")
 }
 
 func TestFlagsSayWhereDigestsAreRead(t *testing.T) {
@@ -146,26 +145,38 @@ func TestFlagsSayWhereDigestsAreRead(t *testing.T) {
 	r := route("a", routing.Watched, "old")
 	r.Fallback = routing.Digests
 	require.NoError(t, c.raise(state{Table: table(1, r)}, time.Time{}))
-	require.Equal(t, []string{"a.blobs.second.new", "a.manifests.second.new", "a.route.old", "a.watched"}, raised(t, c))
+	require.Equal(t, []string{"blobs.second.new", "manifests.second.new", "route.old", "watched"}, raised(t, c, "a"))
 
 	r.Fallback, r.Canary = routing.Nothing, &routing.Canary{Scope: routing.Blobs, Percent: 2, Networks: []string{"10.0.0.0/8"}}
 	require.NoError(t, c.raise(state{Table: table(2, r)}, time.Time{}))
-	require.Equal(t, []string{"a.blobs.first.new.0", "a.blobs.first.new.1", "a.blobs.first.new.net", "a.route.old", "a.watched"}, raised(t, c), "nothing of manifests once one was deleted")
+	require.Equal(t, []string{"blobs.first.new.0", "blobs.first.new.1", "blobs.first.new.net", "route.old", "watched"}, raised(t, c, "a"), "nothing of manifests once one was deleted")
 
 	r.Canary, r.Uploads = nil, []routing.Upload{{Repository: "a/x", Session: "u1"}}
 	require.NoError(t, c.raise(state{Table: table(3, r)}, time.Time{}))
-	require.Contains(t, raised(t, c), "a.strict")
+	require.Contains(t, raised(t, c, "a"), "strict")
 }
 
-func TestOldFlagsAreRemovedButThoseOfJustBeforeStay(t *testing.T) {
+func TestOnlyWhatChangesIsReplacedAndThatOfJustBeforeStays(t *testing.T) {
 	c := settings(t.TempDir())
-	for i := range 5 {
-		require.NoError(t, c.raise(state{Table: table(int64(i))}, time.Time{}))
+	still := route("still", routing.Open, "new")
+	link := func(key string) string {
+		to, err := os.Readlink(filepath.Join(c.flags(), "at", key))
+		require.NoError(t, err)
+		return to
 	}
-	kept, err := filepath.Glob(filepath.Join(c.flags(), "gen-*"))
+	require.NoError(t, c.raise(state{Table: table(1, still, route("a", routing.Open, "old"))}, time.Time{}))
+	before := link("still")
+	for i := range 5 {
+		require.NoError(t, c.raise(state{Table: table(int64(i)+2, still, route("a", routing.Open, []string{"new", "old"}[i%2]))}, time.Time{}))
+	}
+	require.Equal(t, before, link("still"))
+	kept, err := filepath.Glob(filepath.Join(c.flags(), "sets", "a.*"))
 	require.NoError(t, err)
 	require.Len(t, kept, 2)
-	answer, err := os.ReadFile(filepath.Join(c.flags(), "current", "generation.json"))
+	answer, err := os.ReadFile(filepath.Join(c.flags(), "generation.json"))
 	require.NoError(t, err)
-	require.JSONEq(t, `{"edge":"e1","generation":4}`, string(answer))
+	require.JSONEq(t, `{"edge":"e1","generation":6}`, string(answer))
+
+	require.NoError(t, c.raise(state{Table: table(7, route("a", routing.Watched, "old"))}, time.Time{}))
+	require.NoFileExists(t, filepath.Join(c.flags(), "at", "still"), "a prefix that is not known any more")
 }

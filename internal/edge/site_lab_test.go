@@ -28,7 +28,7 @@ import (
 // node is a real nginx on a loopback port, with an edge beside it and two backends that remember what reached them.
 type node struct {
 	*Edge
-	t        *testing.T
+	t        testing.TB
 	dir, url string
 	gate     *http.Server
 	ranOut   chan routing.Route
@@ -41,7 +41,7 @@ type node struct {
 }
 
 // newNode starts a node that knows the prefix "restricted" from the start.
-func newNode(t *testing.T) *node {
+func newNode(t testing.TB) *node {
 	n := &node{t: t, dir: t.TempDir(), ranOut: make(chan routing.Route, 8)}
 	n.url = "http://" + free(t)
 	c := settings(filepath.Join(n.dir, "generated"))
@@ -90,7 +90,7 @@ func (n *node) tell() Tell {
 	}
 }
 
-func free(t *testing.T) string {
+func free(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

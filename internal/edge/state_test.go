@@ -139,6 +139,6 @@ func TestAnEdgeThatLostItsStateServesOnByItsFlagsUntilRoutesTellsIt(t *testing.T
 	e, err := New(c, slog.New(slog.DiscardHandler), Tell{})
 	require.NoError(t, err)
 	require.NoError(t, e.Prepare(context.Background(), "old"))
-	require.Equal(t, []string{"a.route.new"}, raised(t, c), "what was moved is not put back on the default backend")
+	require.Equal(t, []string{"route.new"}, raised(t, c, "a"), "what was moved is not put back on the default backend")
 	require.Zero(t, e.Table().Generation, "so that Routes sees that this edge needs its table")
 }

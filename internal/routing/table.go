@@ -130,7 +130,7 @@ func (t Table) Check() error {
 	if t.Default == "" {
 		return fmt.Errorf("routing table generation %d names no default backend", t.Generation)
 	}
-	for i, r := range t.Routes {
+	for _, r := range t.Routes {
 		if _, err := ParsePrefix(string(r.Prefix)); err != nil {
 			return fmt.Errorf("routing table generation %d: %w", t.Generation, err)
 		}
@@ -149,9 +149,23 @@ func (t Table) Check() error {
 		default:
 			return fmt.Errorf("routing table generation %d: route of %s has the unknown mode %q", t.Generation, r.Prefix, r.Mode)
 		}
-		for _, other := range t.Routes[:i] {
-			if other.Prefix.Overlaps(r.Prefix) {
-				return fmt.Errorf("routing table generation %d: %s and %s overlap", t.Generation, other.Prefix, r.Prefix)
+	}
+	return t.overlap()
+}
+
+// overlap finds routes that share repository names. It looks up every leading part of each prefix, so that a table of thousands takes milliseconds.
+func (t Table) overlap() error {
+	routed := make(map[Prefix]int, len(t.Routes))
+	for _, r := range t.Routes {
+		routed[r.Prefix]++
+	}
+	for _, r := range t.Routes {
+		if routed[r.Prefix] > 1 {
+			return fmt.Errorf("routing table generation %d: %s and %s overlap", t.Generation, r.Prefix, r.Prefix)
+		}
+		for i, c := range r.Prefix {
+			if c == '/' && routed[r.Prefix[:i]] > 0 {
+				return fmt.Errorf("routing table generation %d: %s and %s overlap", t.Generation, r.Prefix[:i], r.Prefix)
 			}
 		}
 	}
