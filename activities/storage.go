@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
@@ -15,6 +16,7 @@ import (
 	"transship/internal/objectstore"
 	"transship/internal/registry"
 	"transship/internal/report"
+	"transship/internal/routing"
 )
 
 // This file is the storage plane of the activities in Registries: where both backends have an object store that we reach, the same activities work on a mirror.Shard,
@@ -379,6 +381,25 @@ func (r *Registries) applyStored(ctx context.Context, p ApplyParams) (ApplyResul
 	return ApplyResult{
 		Applied: done.Changes, Deleted: done.Deleted, Progress: done.Progress, NotDeleted: done.NotDeleted, Problems: done.Problems,
 	}, final(err)
+}
+
+// ListUploadsParams says whose open uploads to list.
+type ListUploadsParams struct {
+	Backend string `json:"backend"`
+	Prefix  string `json:"prefix"`
+	// Idle is how long a session may be silent before it counts as abandoned.
+	Idle time.Duration `json:"idle_ns"`
+}
+
+// ListUploads lists the upload sessions that a store shows to be at work.
+func (r *Registries) ListUploads(ctx context.Context, p ListUploadsParams) ([]routing.Upload, error) {
+	store, err := r.store(p.Backend)
+	if err != nil {
+		return nil, err
+	}
+	defer beat(ctx, func() any { return nil })()
+	open, err := mirror.OpenUploads(ctx, store, p.Prefix, time.Now().Add(-p.Idle))
+	return open, final(err)
 }
 
 // compareStored is VerifyChanges below the registries.

@@ -41,6 +41,17 @@ func (m *migration) carryNow(ctx workflow.Context, q CarryRequest) (Answer, erro
 	return Answer{Message: "carried over", Phase: m.phase}, workflow.ExecuteActivity(toRoutes(ctx, "uploads have ended"), r.SettleUploads, request).Get(ctx, nil)
 }
 
+// uploadsInStore asks the store of the backend that serves which uploads are at work: those that no edge saw begin, or whose only request is not over.
+func (m *migration) uploadsInStore(ctx workflow.Context) error {
+	var a *activities.Registries
+	p := activities.ListUploadsParams{Backend: m.serving(), Prefix: m.Prefix.String(), Idle: m.Policy.Freeze.SessionIdle}
+	limit := time.Hour
+	if m.rollingBack {
+		limit = m.Policy.Freeze.Lease
+	}
+	return workflow.ExecuteActivity(onMover(ctx, limit, "uploads at work in the store of "+m.serving()), a.ListUploads, p).Get(ctx, &m.stored)
+}
+
 // lookForUploads is how often uploads that outlast a flip are looked for.
 const lookForUploads = 2 * time.Second
 

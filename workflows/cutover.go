@@ -104,6 +104,12 @@ func (m *migration) attempt(ctx workflow.Context, list []step) error {
 			workflow.GetLogger(ctx).Warn("nothing was carried back before the freeze", "error", because(err))
 		}
 	}
+	m.stored = nil
+	if m.Storage && workflow.GetVersion(ctx, "uploads-in-the-store", workflow.DefaultVersion, 1) > workflow.DefaultVersion {
+		if err := m.uploadsInStore(ctx); err != nil && !m.rollingBack { // a backend that cannot be listed must not keep a rollback from trying
+			return err
+		}
+	}
 	m.state.Report.Attempts++
 	m.state.Report.Freezes = nil
 	m.state.Hold = fmt.Sprintf("%s-%d", m.shortRun(), m.state.Report.Attempts)
@@ -195,6 +201,11 @@ func (m *migration) drain(ctx workflow.Context) error {
 				unknown.Add(t, w.Method)
 				m.lost = append(m.lost, unknown.List()...)
 			}
+		}
+	}
+	for _, u := range m.stored {
+		if !slices.ContainsFunc(m.open, func(o routing.Upload) bool { return o.Session == u.Session }) {
+			m.open = append(m.open, u)
 		}
 	}
 	m.note("%s; %d uploads still open, %d writes with unknown end", longest.Round(time.Millisecond), len(m.open), len(m.lost))

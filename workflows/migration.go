@@ -33,6 +33,8 @@ type migration struct {
 	lost    []journal.Change
 	// open are the uploads that the drain found.
 	open []routing.Upload
+	// stored are those that the store showed before the freeze.
+	stored []routing.Upload
 	// changes is what the last delta of a cutover carried over.
 	changes []journal.Change
 	// concluding says that it is over, but for the report.

@@ -29,6 +29,16 @@ func TestTheFlipTakesAlongWhichUploadsAreOpenEachOnce(t *testing.T) {
 	require.Equal(t, openUploads, w.settled, "nobody goes on with them: the table forgets them")
 }
 
+func TestUploadsThatOnlyTheStoreKnowsAreTakenAlong(t *testing.T) {
+	w := newWorld(t)
+	w.open = openUploads
+	w.stored = []routing.Upload{{Repository: "restricted/a", Session: "u1"}, {Repository: "restricted/z", Session: "u9"}}
+	r, err := w.migrate(input(stored))
+	require.NoError(t, err)
+	require.Equal(t, report.Finalized, r.Outcome)
+	require.Equal(t, append(openUploads[:2:2], w.stored[1]), w.flippedWith[0].Uploads)
+}
+
 func TestWhatAnUploadCommitsLateIsCarriedOverBeforeItsEdgeIsAnswered(t *testing.T) {
 	w := newWorld(t)
 	w.open, w.late = openUploads, 1

@@ -131,6 +131,10 @@ func (f *fakes) SetCanary(_ context.Context, q routing.Request) (routing.Routing
 	})
 }
 
+func (f *fakes) ListUploads(context.Context, activities.ListUploadsParams) ([]routing.Upload, error) {
+	return act(f.w, "ListUploads", func() ([]routing.Upload, error) { return f.w.stored, nil })
+}
+
 func (f *fakes) LateUploads(context.Context, activities.LateUploadsParams) (int, error) {
 	return act(f.w, "LateUploads", func() (int, error) { return f.w.late, nil })
 }

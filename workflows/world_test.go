@@ -70,6 +70,7 @@ type world struct {
 	reports   []report.Report
 	// open is what drains find, late how many uploads outlast the flip at each edge, settled what was taken from the table.
 	open        []routing.Upload
+	stored      []routing.Upload // what the store shows
 	late        int
 	settled     []routing.Upload
 	flippedWith []routing.Request
