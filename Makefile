@@ -7,7 +7,7 @@ LAB ?= small
 # The lab's S3-like clients and registries break on a set AWS_CA_BUNDLE; nothing here uses AWS.
 unexport AWS_CA_BUNDLE
 
-.PHONY: all build devserver packages packages-lab demo up down lab lab-down test unit lint lab-test bench histories clean
+.PHONY: all build devserver packages packages-lab demo up down lab lab-down test unit model lint lab-test bench histories clean
 
 all: build
 
@@ -39,7 +39,7 @@ lab: packages packages-lab build devserver ## all of it, left running: Swift, Ce
 
 lab-down: down ## stop what `make lab` left running
 
-test: lint unit lab-test ## everything CI runs
+test: lint unit model lab-test ## everything CI runs
 
 lint:
 	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "not gofmt clean: $$files"; exit 1; }
@@ -50,6 +50,9 @@ lint:
 unit: ## seconds, no servers but its own
 	$(GO) test -race ./...
 	cd tools && $(GO) test ./...
+
+model: ## the cutover protocol through 100,000 random schedules of crashes, pauses and lost messages, and broken protocols that must be caught
+	$(GO) test -count=1 -run 'TestNoScheduleBreaksTheCutover|TestHolesOfTheProtocol|TestBrokenProtocolsAreCaught' ./internal/edge
 
 # `make unit` runs the packages that have no test of their own here.
 lab-test: packages packages-lab build devserver ## real stores, registries, nginx and Temporal; one Swift and one Ceph for all packages

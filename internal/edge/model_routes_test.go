@@ -1,0 +1,385 @@
+package edge
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"transship/internal/routing"
+)
+
+// routes is workflows/routes.go with the decisions of routing/steps.go: one change at a time, its state survives whatever its workers do.
+type routes struct {
+	w *world
+	routing.Routing
+	changes     []func(done func())
+	changing    bool
+	paused      int64
+	reconciling bool
+}
+
+// later runs a step of the workflow when a worker runs workflows.
+func (r *routes) later(ms int64, f func()) {
+	var step func()
+	step = func() {
+		if r.w.now < r.paused {
+			r.w.at(r.paused, 1, step)
+			return
+		}
+		f()
+	}
+	r.w.at(r.w.now+ms, 1, step)
+}
+
+// change waits for its turn, as at the workflow's mutex.
+func (r *routes) change(f func(done func())) {
+	r.changes = append(r.changes, f)
+	r.next()
+}
+
+func (r *routes) next() {
+	if r.changing || len(r.changes) == 0 {
+		return
+	}
+	r.changing = true
+	f := r.changes[0]
+	r.changes = r.changes[1:]
+	r.later(1, func() {
+		f(func() { r.changing = false; r.keepUp(); r.next() })
+	})
+}
+
+func (r *routes) behind() (edges []int) {
+	for i, e := range r.Edges {
+		if e.Generation < r.Table.Generation {
+			edges = append(edges, i)
+		}
+	}
+	return edges
+}
+
+// keepUp is the loop of Routes.
+func (r *routes) keepUp() {
+	if r.reconciling || len(r.behind()) == 0 {
+		return
+	}
+	r.reconciling = true
+	r.later(reconcile, func() {
+		r.change(func(done func()) {
+			r.hand(r.behind(), func(error) { r.reconciling = false; done() })
+		})
+	})
+}
+
+func (r *routes) push(t routing.Table, then func(error)) {
+	r.Table = t
+	all := make([]int, len(r.Edges))
+	for i := range all {
+		all[i] = i
+	}
+	r.hand(all, then)
+}
+
+// hand is what hand and Temporal do: an attempt whose worker is not heard from is made again, within bounds.
+func (r *routes) hand(edges []int, then func(error)) {
+	t := r.Table
+	left := len(edges)
+	var failed error
+	if left == 0 {
+		r.later(1, func() { then(nil) })
+		return
+	}
+	for _, i := range edges {
+		n := r.w.nodes[i]
+		attempt, over := 0, false
+		finish := func(err error) {
+			if over {
+				return
+			}
+			over = true
+			r.later(1, func() {
+				if err == nil {
+					r.Edges[i].Generation = max(r.Edges[i].Generation, t.Generation)
+				} else {
+					if failed == nil || errors.Is(failed, ErrHoldLost) {
+						failed = err
+					}
+				}
+				if left--; left == 0 {
+					then(failed)
+				}
+			})
+		}
+		var try func()
+		try = func() {
+			attempt++
+			mine, epoch := attempt, n.epoch
+			n.send(func() {
+				if over || mine != attempt || !n.up {
+					return
+				}
+				n.take(t, func(err error) {
+					switch {
+					case mine != attempt:
+					case errors.Is(err, errNginxAway): // to be tried again
+						r.w.at(r.w.now+100, 1, func() {
+							if !over {
+								try()
+							}
+						})
+					default:
+						finish(err)
+					}
+				})
+			})
+			var listen func()
+			listen = func() {
+				switch {
+				case over || mine != attempt:
+				case n.epoch != epoch || !n.works() || n.w.now < n.cut:
+					try()
+				default:
+					r.w.at(r.w.now+heartbeat, 0, listen)
+				}
+			}
+			r.w.at(r.w.now+heartbeat, 0, listen)
+		}
+		try()
+		r.w.at(r.w.now+bounded, 0, func() { finish(errDown) })
+	}
+}
+
+var errDown = errors.New("no answer in time")
+
+// take goes through the steps of a change.
+func (r *routes) take(s routing.Steps, then func(error)) {
+	if len(s.Routes) == 0 {
+		then(nil)
+		return
+	}
+	route := s.Routes[0]
+	r.w.note("Routes: %s %s, generation %d", route.Mode, route.Backend, r.Table.Generation+1)
+	r.push(r.Table.With(route), func(err error) {
+		switch {
+		case err == nil, s.Back == nil, r.w.rules.opensEarly && route.Mode == routing.Switched:
+			s.Routes = s.Routes[1:]
+			r.take(s, then)
+		default:
+			r.w.note("Routes: back to %s %s, because %v", s.Back.Mode, s.Back.Backend, err)
+			r.back(*s.Back, route, func() { then(err) })
+		}
+	})
+}
+
+func (r *routes) back(to, from routing.Route, then func()) {
+	if from.Mode != routing.Switched || r.w.rules.backAtOnce {
+		r.push(r.Table.With(to), func(error) { then() })
+		return
+	}
+	// The hole closed: everybody reads from the old backend again before anybody writes to it.
+	parked := from
+	parked.Mode, parked.Backend, parked.Other = routing.Prepared, from.Other, from.Backend
+	var again func()
+	again = func() {
+		r.push(r.Table.With(parked), func(err error) {
+			if err != nil && !errors.Is(err, ErrHoldLost) { // whoever lost the hold never switched
+				again()
+				return
+			}
+			r.push(r.Table.With(to), func(error) { then() })
+		})
+	}
+	again()
+}
+
+func (r *routes) request(w *world, hold string) routing.Request {
+	return routing.Request{Prefix: modelPrefix, Hold: hold, Lease: time.Duration(w.Lease) * time.Millisecond}
+}
+
+func (r *routes) hold(q routing.Request, answer func(error)) {
+	r.change(func(done func()) {
+		s, err := r.Table.HoldSteps(q)
+		if err != nil {
+			answer(err)
+			done()
+			return
+		}
+		r.take(s, func(err error) { answer(err); done() })
+	})
+}
+
+func (r *routes) flip(q routing.Request, answer func(error)) {
+	r.change(func(done func()) {
+		edges := max(2, len(r.Edges))
+		if r.w.rules.skipsPrepared || r.w.rules.oneStepForOne && len(r.Edges) == 1 {
+			edges = 1
+		}
+		s, err := r.Table.FlipSteps(q, edges)
+		if err != nil {
+			answer(err)
+			done()
+			return
+		}
+		r.take(s, func(err error) { answer(err); done() })
+	})
+}
+
+func (r *routes) release(q routing.Request, answer func(serving string)) {
+	r.change(func(done func()) {
+		s := r.Table.ReleaseSteps(q)
+		if route, ok := r.Table.Lookup(modelPrefix); ok && r.w.rules.backAfterRelease && len(s.Routes) > 0 && route.Mode == routing.Switched {
+			old := s.Routes[0]
+			old.Backend, old.Other = old.Other, old.Backend
+			s.Back = &old
+		}
+		r.take(s, func(error) {
+			route, _ := r.Table.Lookup(modelPrefix)
+			answer(route.Backend)
+			done()
+		})
+	})
+}
+
+// asked is answer: what Routes does when an edge asks.
+func (r *routes) asked(i int, ask routing.EdgeAsks) {
+	r.change(func(done func()) {
+		r.Edges[i].Generation = ask.Table.Generation
+		s := r.Table.RanOutSteps(ask.RanOut)
+		if len(s.Routes) > 0 && r.w.rules.alwaysForward && s.Routes[0].Backend != backends[1] {
+			s.Routes[0].Backend, s.Routes[0].Other = s.Routes[0].Other, s.Routes[0].Backend
+		}
+		switch {
+		case len(s.Routes) > 0:
+			r.take(s, func(error) { done() })
+		case ask.Table.Generation != r.Table.Generation:
+			r.hand([]int{i}, func(error) { done() })
+		default:
+			done()
+		}
+	})
+}
+
+// owner is the migration: it flips the prefix and flips it back, and gives up each cutover that does not succeed in one go.
+type owner struct {
+	w     *world
+	name  int
+	tried int
+	gone  bool
+}
+
+func (w *world) startOwner() {
+	w.owner = &owner{w: w}
+	if w.owners++; w.owners > 1 {
+		w.owner.name = w.owners
+	}
+	w.owner.cutOver()
+}
+
+// step is one of its steps, unless it was terminated; its worker is that of Routes.
+func (o *owner) step(ms int64, f func()) {
+	o.w.routes.later(ms, func() {
+		if !o.gone {
+			f()
+		}
+	})
+}
+
+func (o *owner) cutOver() {
+	o.tried++
+	hold := fmt.Sprintf("h%d-%d", o.name, o.tried)
+	w := o.w
+	serving := func() string { r, _ := w.routes.Table.Lookup(modelPrefix); return r.Backend }
+	q := w.routes.request(w, hold)
+	before := serving()
+	giveUp := func(error) {
+		o.step(2, func() {
+			w.routes.release(q, func(after string) {
+				o.step(2, func() { o.over(before, after) })
+			})
+		})
+	}
+	check := func(next func()) func(error) {
+		return func(err error) {
+			o.step(2, func() {
+				if err != nil {
+					giveUp(err)
+				} else {
+					next()
+				}
+			})
+		}
+	}
+	o.step(2, func() {
+		w.routes.hold(q, check(func() {
+			o.drain(hold, check(func() {
+				o.step(20, func() { // the last delta: what each edge had acknowledged when its drain was over
+					w.routes.flip(q, check(func() { giveUp(nil) })) // a release as well
+				})
+			}))
+		}))
+	})
+}
+
+// over says what became of a cutover.
+func (o *owner) over(before, after string) {
+	if after != before {
+		o.w.flips++
+		o.tried = 0
+		o.name += 10
+	}
+	if o.tried >= tries || after != before && o.w.flips >= 2 {
+		o.gone = true
+		return
+	}
+	o.step(1_000, o.cutOver)
+}
+
+// drain is DrainWrites on every edge, and the delta that rests on it.
+func (o *owner) drain(hold string, then func(error)) {
+	w := o.w
+	from := 0
+	if r, _ := w.routes.Table.Lookup(modelPrefix); r.Backend == backends[1] {
+		from = 1
+	}
+	at := make([]int, len(w.nodes))
+	left := len(w.nodes)
+	var failed error
+	for i, n := range w.nodes {
+		over := false
+		finish := func(err error) {
+			if over {
+				return
+			}
+			over = true
+			failed = errors.Join(failed, err)
+			if left--; left > 0 {
+				return
+			}
+			if failed == nil {
+				for e, position := range at {
+					w.copied[1-from][e] = max(w.copied[1-from][e], position)
+				}
+			}
+			then(failed)
+		}
+		began := w.now
+		var look func()
+		look = func() {
+			known := w.now <= n.busy[0][1] || w.now <= n.busy[1][1]
+			trusted := w.now-n.gateSince >= settle
+			switch {
+			case !n.ruled || n.rule.Hold != hold || !n.now().Before(n.rule.Deadline):
+				n.send(func() { finish(ErrHoldLost) })
+			case !known && trusted || w.rules.neverDrains:
+				at[i] = w.accepted[from][n.i]
+				n.send(func() { finish(nil) })
+			case w.now-began > drainLimit:
+				n.send(func() { finish(errDown) })
+			default:
+				n.do(100, look)
+			}
+		}
+		n.send(func() { n.do(1, look) })
+		w.at(w.now+drainLimit+bounded, 0, func() { finish(errDown) })
+	}
+}
