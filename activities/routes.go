@@ -76,6 +76,11 @@ func (r *Routes) SettleUploads(ctx context.Context, q routing.Request) (routing.
 	return after, err
 }
 
+// LeaveOutEdges has Routes go on without edges that an operator says are down.
+func (r *Routes) LeaveOutEdges(ctx context.Context, q routing.Request) (routing.Routing, error) {
+	return r.ask(ctx, routing.UpdateLeaveOut, q)
+}
+
 // SetCanary sets, changes or ends a read canary on every edge.
 func (r *Routes) SetCanary(ctx context.Context, q routing.Request) (routing.Routing, error) {
 	return r.ask(ctx, routing.UpdateCanary, q)

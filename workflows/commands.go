@@ -124,9 +124,12 @@ func (m *migration) mayResume(_ workflow.Context, c Command) error {
 	return m.mayLeaveOut(c.Without)
 }
 
-func (m *migration) resume(_ workflow.Context, c Command) (string, error) {
+func (m *migration) resume(ctx workflow.Context, c Command) (string, error) {
 	m.decide(c.By, "resumed", c.Reason)
 	m.goWithout(c.By, c.Without, c.Reason)
+	if err := m.tellRoutes(ctx, c.Without); err != nil {
+		return "", err
+	}
 	m.state.Paused = nil
 	return "goes on with " + m.phase, nil
 }
@@ -154,6 +157,9 @@ func (m *migration) orderRollback(ctx workflow.Context, c Command) (string, erro
 	}
 	d := m.decide(c.By, what, c.Reason)
 	m.goWithout(c.By, c.Without, c.Reason)
+	if err := m.tellRoutes(ctx, c.Without); err != nil {
+		return "", err
+	}
 	if m.rollingBack {
 		m.state.Stop.AcceptLoss = m.state.Stop.AcceptLoss || c.AcceptLoss
 		if !c.AcceptLoss {

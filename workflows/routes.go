@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -108,7 +109,14 @@ func (r *routes) listen(ctx workflow.Context) error {
 			return r.Routing, err
 		}, options)
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("routes: %w", err)
+	}
+	// It waits for no other change: that may be waiting for just this edge.
+	return workflow.SetUpdateHandler(ctx, routing.UpdateLeaveOut, func(_ workflow.Context, q routing.Request) (routing.Routing, error) {
+		r.leaveOut(q.Without)
+		return r.Routing, nil
+	})
 }
 
 func refuse(kind, format string, args ...any) error {
@@ -197,62 +205,72 @@ func (r *routes) watch(ctx workflow.Context, q routing.Request) error {
 
 // hold parks the writes of a watched prefix on every edge, or on none.
 func (r *routes) hold(ctx workflow.Context, q routing.Request) error {
-	route, _ := r.Table.Lookup(q.Prefix)
-	switch {
-	case route.Mode == routing.Held && route.Hold == q.Hold:
-		return nil
-	case route.Mode != routing.Watched:
-		return refuse(routing.RefusedHoldLost, "%s is %s: it cannot be held", q.Prefix, route.Mode)
+	steps, err := r.Table.HoldSteps(q)
+	if err != nil {
+		return refusedStep(err)
 	}
 	r.leaveOut(q.Without)
-	before := route
-	route.Mode, route.Hold, route.Lease = routing.Held, q.Hold, q.Lease
-	if err := r.push(ctx, r.Table.With(route), bounded); err != nil {
-		r.back(ctx, before)
-		return err
-	}
-	return nil
+	return r.take(ctx, steps)
 }
 
 // flip switches a held prefix to its other backend: reads go there on every edge when it is done, writes are still parked.
 func (r *routes) flip(ctx workflow.Context, q routing.Request) error {
-	route, _ := r.Table.Lookup(q.Prefix)
-	switch {
-	case route.Mode == routing.Switched && route.Hold == q.Hold:
-		return nil
-	case route.Mode != routing.Held || route.Hold != q.Hold:
-		return refuse(routing.RefusedHoldLost, "%s is not held under %s any more", q.Prefix, q.Hold)
+	steps, err := r.Table.FlipSteps(q)
+	if err != nil {
+		return refusedStep(err)
 	}
-	before := route
-	before.Mode, before.Hold, before.Lease = routing.Watched, "", 0
-	if len(r.present()) > 1 { // a single edge is prepared and switched in one step
-		route.Mode, route.Lease = routing.Prepared, q.Lease
-		if err := r.push(ctx, r.Table.With(route), bounded); err != nil {
-			r.back(ctx, before)
-			return err
-		}
+	// A single edge was switched without being prepared once.
+	if len(steps.Routes) > 1 && len(r.present()) == 1 && workflow.GetVersion(ctx, "prepare-a-single-edge", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		steps.Routes = steps.Routes[1:]
 	}
-	route.Mode, route.Lease = routing.Switched, q.Lease
-	route.Backend, route.Other = route.Other, route.Backend
-	route.Uploads, route.Fallback, route.Canary, route.Narrowing = q.Uploads, routing.Digests, nil, false
-	if err := r.push(ctx, r.Table.With(route), bounded); err != nil {
-		// No edge lets writes go to the new backend in this mode, so the old one may have them back.
-		r.back(ctx, before)
-		return err
-	}
-	return nil
+	return r.take(ctx, steps)
 }
 
 // release lets parked writes go on to the backend of the route. After a switch there is no way back from here.
 func (r *routes) release(ctx workflow.Context, q routing.Request) error {
-	route, _ := r.Table.Lookup(q.Prefix)
-	if !route.Mode.Parks() || route.Hold != q.Hold {
-		return nil // it ran out, or was given up, before
-	}
-	route.Mode, route.Hold, route.Lease = routing.Watched, "", 0
 	// Edges that do not take it now are reconciled: they park or refuse until then, and never guess.
-	_ = r.push(ctx, r.Table.With(route), bounded)
+	_ = r.take(ctx, r.Table.ReleaseSteps(q))
 	return nil
+}
+
+func refusedStep(err error) error {
+	var refused *routing.RefusedStep
+	if errors.As(err, &refused) {
+		return refuse(refused.Kind, "%s", refused.Reason)
+	}
+	return err
+}
+
+// take hands the routes of a change to all edges, one after the other: every edge confirms one before any gets the next. When one does not, all go back.
+func (r *routes) take(ctx workflow.Context, steps routing.Steps) error {
+	for _, route := range steps.Routes {
+		if err := r.push(ctx, r.Table.With(route), bounded); err != nil {
+			r.undo(ctx, steps.Undo(route))
+			return err
+		}
+	}
+	return nil
+}
+
+// undo goes back on every edge, step by step. Where an edge may read from the new backend, it waits until that edge reads from the old one again, or an operator
+// vouches that it serves nobody (leave-out): until then writes wait, and are refused when the lease is over.
+func (r *routes) undo(ctx workflow.Context, way []routing.Route) {
+	ctx, cancel := workflow.NewDisconnectedContext(ctx)
+	defer cancel()
+	if len(way) > 1 && workflow.GetVersion(ctx, "read-old-before-writing-old", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		way = way[1:]
+	}
+	for len(way) > 1 {
+		err := r.push(ctx, r.Table.With(way[0]), bounded)
+		if err == nil || kindOf(err) == routing.RefusedHoldLost { // whoever lost the hold never read from the new one
+			way = way[1:]
+		} else if workflow.Sleep(ctx, time.Second) != nil {
+			return // only the end of this run can interrupt it
+		}
+	}
+	for _, route := range way {
+		_ = r.push(ctx, r.Table.With(route), bounded)
+	}
 }
 
 // disown ends a claim. The prefix stays where it is.
@@ -388,12 +406,9 @@ func (r *routes) answer(ctx workflow.Context, ask routing.EdgeAsks) error {
 	// What it asks from is what it has: a node that lost its disk has none of the tables that it confirmed. Until it takes the present one it is behind,
 	// and reconciled.
 	r.edge(ask.Edge).Generation = ask.Table.Generation
-	for _, route := range r.Table.Routes {
-		if ask.RanOut != "" && route.Hold == ask.RanOut {
-			route.Mode, route.Hold, route.Lease = routing.Watched, "", 0
-			_ = r.push(ctx, r.Table.With(route), bounded)
-			return nil
-		}
+	if steps := r.Table.RanOutSteps(ask.RanOut); len(steps.Routes) > 0 {
+		_ = r.take(ctx, steps)
+		return nil
 	}
 	for _, e := range r.Edges {
 		if e.Edge == ask.Edge && ask.Table.Generation != r.Table.Generation {

@@ -45,7 +45,8 @@ func TestEveryEdgeIsHeldBeforeAnyIsPreparedAndPreparedBeforeAnyIsSwitchedAndSwit
 	require.Equal(t, want, order)
 }
 
-func TestASingleEdgeNeedsNoPreparation(t *testing.T) {
+// An edge that stands still between its hold and the switch would read from the new backend after its hold ran out (internal/edge/model_test.go).
+func TestASingleEdgeIsPreparedToo(t *testing.T) {
 	s := &site{t: t}
 	q := claimOf("restricted", "m")
 	q.Edges = []string{"e1"}
@@ -55,7 +56,45 @@ func TestASingleEdgeNeedsNoPreparation(t *testing.T) {
 		steps = append(steps, step)
 	}
 	_ = s.run(routing.Routing{}, steps...)
-	require.Equal(t, []string{"e1 watched old", "e1 held old", "e1 switched new", "e1 watched new"}, s.log)
+	require.Equal(t, []string{"e1 watched old", "e1 held old", "e1 prepared old", "e1 switched new", "e1 watched new"}, s.log)
+}
+
+// After a switch that failed, nobody writes to the old backend before everybody reads from it again; an edge that does not answer is waited for, or left out by order.
+func TestEverybodyReadsFromTheOldBackendBeforeAnybodyWritesToItAgain(t *testing.T) {
+	for _, order := range []bool{false, true} {
+		s := &site{t: t}
+		away := false
+		s.fail = func(edge string, table routing.Table) error {
+			r, _ := table.Lookup("restricted")
+			if edge == "e2" && r.Mode == routing.Switched {
+				away = true
+				return errDown
+			}
+			if edge == "e2" && away {
+				return errDown
+			}
+			return nil
+		}
+		answers, steps := s.flip()
+		var during, after string
+		q := claimOf("restricted", "m")
+		q.Without = []string{"e2"}
+		left, leaveOut := s.ask(routing.UpdateLeaveOut, q)
+		back := func() { s.mu.Lock(); away = false; s.mu.Unlock() }
+		if order {
+			back = leaveOut
+		}
+		_ = s.run(routing.Routing{}, append(steps[:4:4], func() { during = s.mode() }, back, func() {}, func() { after = s.mode() })...)
+		require.ErrorContains(t, answers[routing.UpdateFlip].err, "edge e2")
+		require.Contains(t, during, "prepared old")
+		require.NotContains(t, during, "watched")
+		if order {
+			require.NoError(t, left.err)
+			require.Contains(t, after, "watched old")
+			continue
+		}
+		require.Equal(t, "watched old", after)
+	}
 }
 
 func TestAnEdgeThatFailsInAnyPhasePutsTheOldStateBackEverywhere(t *testing.T) {

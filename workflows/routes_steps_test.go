@@ -40,8 +40,10 @@ func TestRoutesDecidesAsTheModelDoes(t *testing.T) {
 				model = model.With(r)
 				want = append(want, fmt.Sprint(model.Generation, r.Mode, r.Backend, r.Hold))
 				if steps.Back != nil && slices.ContainsFunc(edges, func(name string) bool { return refuses[fmt.Sprint(name, model.Generation)] }) {
-					model = model.With(*steps.Back)
-					want = append(want, fmt.Sprint(model.Generation, steps.Back.Mode, steps.Back.Backend, steps.Back.Hold))
+					for _, back := range steps.Undo(r) {
+						model = model.With(back)
+						want = append(want, fmt.Sprint(model.Generation, back.Mode, back.Backend, back.Hold))
+					}
 					return
 				}
 			}
@@ -66,7 +68,7 @@ func TestRoutesDecidesAsTheModelDoes(t *testing.T) {
 			case 1:
 				_, step := s.ask(routing.UpdateFlip, q)
 				steps = append(steps, step)
-				if plan, err := model.FlipSteps(q, len(edges)); err == nil {
+				if plan, err := model.FlipSteps(q); err == nil {
 					take(plan)
 				}
 			case 2:

@@ -28,6 +28,15 @@ func (m *migration) goWithout(by string, edges []string, reason string) {
 	}
 }
 
+// tellRoutes has a change that waits for an edge go on without it.
+func (m *migration) tellRoutes(ctx workflow.Context, without []string) error {
+	if len(without) == 0 || !m.state.Claimed {
+		return nil
+	}
+	var r *activities.Routes
+	return workflow.ExecuteActivity(toRoutes(ctx, "go on without "+strings.Join(without, ", ")), r.LeaveOutEdges, m.request()).Get(ctx, nil)
+}
+
 // mayLeaveOut refuses edges that are not there, and to leave out all.
 func (m *migration) mayLeaveOut(edges []string) error {
 	left := m.edges()

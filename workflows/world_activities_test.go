@@ -120,6 +120,10 @@ func (f *fakes) SettleUploads(_ context.Context, q routing.Request) (routing.Rou
 	})
 }
 
+func (f *fakes) LeaveOutEdges(_ context.Context, q routing.Request) (routing.Routing, error) {
+	return act(f.w, "LeaveOutEdges", func() (routing.Routing, error) { return f.w.routing(), nil })
+}
+
 func (f *fakes) SetCanary(_ context.Context, q routing.Request) (routing.Routing, error) {
 	return act(f.w, "SetCanary", func() (routing.Routing, error) {
 		percent := -1

@@ -140,7 +140,7 @@ type Applied struct {
 	Freezes []routing.Freeze `json:"freezes,omitempty"`
 }
 
-// Apply takes a table: gate first, then disk, then nginx, and confirms it. Doing it again with the same table changes nothing. Errors that
+// Apply takes a table, in the gate, on disk and in nginx, and confirms it. Doing it again with the same table changes nothing. Errors that
 // match ErrStale, ErrHoldLost, ErrRejected or ErrUnwritable are final for this table, and leave the edge as it was.
 func (e *Edge) Apply(ctx context.Context, t routing.Table) (Applied, error) {
 	e.mu.Lock()
@@ -150,16 +150,12 @@ func (e *Edge) Apply(ctx context.Context, t routing.Table) (Applied, error) {
 	if err != nil {
 		return Applied{}, fmt.Errorf("edge %s: %w", e.Name, err)
 	}
-	applied, err := e.become(ctx, next)
-	if err == nil {
-		// A hold whose deadline passed while nginx was still being told has let writes through.
-		err = stillHeld(before, next)
-	}
+	applied, err := e.become(ctx, next, func() error { return stillHeld(before, next) })
 	if err != nil {
 		// The same goes back the way it came; the caller's context may be over, the edge's state must not depend on it.
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
 		defer cancel()
-		if _, undoErr := e.become(undo, before); undoErr != nil {
+		if _, undoErr := e.become(undo, before, nil); undoErr != nil {
 			err = errors.Join(err, fmt.Errorf("going back to generation %d: %w", before.Table.Generation, undoErr))
 		}
 		return Applied{}, err
@@ -178,8 +174,11 @@ func stillHeld(before, after state) error {
 	return nil
 }
 
-// become puts a state in force. e.mu is held.
-func (e *Edge) become(ctx context.Context, s state) (Applied, error) {
+// become puts a state in force. e.mu is held. look tells, when it is in force, whether it should have been; nil does not ask.
+//
+// The way out of a hold is on disk before it is in force. A step into a hold, or further into it, is on disk when it is known that the hold lasted until it was in force:
+// else an edge that dies in between would take, when it starts again, a step past a hold that has run out.
+func (e *Edge) become(ctx context.Context, s state, look func() error) (Applied, error) {
 	applied := Applied{Edge: e.Name, Generation: s.Table.Generation}
 	files, err := e.Render(s.Table)
 	if err != nil {
@@ -191,14 +190,34 @@ func (e *Edge) become(ctx context.Context, s state) (Applied, error) {
 	}
 	applied.Freezes = e.setGate(s)
 	s.Nginx = e.nginxNow(ctx)
+	further := s.further(e.state)
 	e.state = s
-	if err := s.save(e.State); err != nil {
-		return applied, fmt.Errorf("edge %s: %w: %w", e.Name, ErrUnwritable, err)
+	save := func() error {
+		if err := s.save(e.State); err != nil {
+			return fmt.Errorf("edge %s: %w: %w", e.Name, ErrUnwritable, err)
+		}
+		return nil
+	}
+	if !further {
+		if err := save(); err != nil {
+			return applied, err
+		}
 	}
 	if err := e.raise(s, e.unsureUntil); err != nil {
 		return applied, err
 	}
-	return applied, e.confirm(ctx, s.Table.Generation)
+	if err := e.confirm(ctx, s.Table.Generation); err != nil {
+		return applied, err
+	}
+	if look != nil {
+		if err := look(); err != nil {
+			return applied, err
+		}
+	}
+	if further {
+		return applied, save()
+	}
+	return applied, nil
 }
 
 func (e *Edge) reloadIfChanged(ctx context.Context, files map[string]string) (time.Duration, error) {
@@ -273,6 +292,7 @@ func (e *Edge) watchLeases(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		e.gate.Awake()
 		e.gate.Reap(running)
 		for _, r := range e.runOut(ctx) {
 			if id := r.Hold + string(r.Mode); !told[id] {
@@ -303,7 +323,7 @@ func (e *Edge) runOut(ctx context.Context) (out []routing.Route) {
 	}
 	if changed {
 		// nginx's own clock has let writes pass already.
-		if _, err := e.become(ctx, next); err != nil {
+		if _, err := e.become(ctx, next, nil); err != nil {
 			e.log.Error("after a hold ran out", "error", err)
 		}
 	}

@@ -289,7 +289,7 @@ func (n *node) setGate(s state) {
 		return
 	}
 	rule := s.rule(r)
-	if n.ruled && (n.rule == rule || rule.Mode.Parks() && n.rule.Hold == rule.Hold && n.rule.Mode == rule.Mode) {
+	if n.ruled && (n.rule.Equal(rule)) {
 		return
 	}
 	n.rule, n.ruled = rule, true

@@ -166,27 +166,26 @@ func (r *routes) take(s routing.Steps, then func(error)) {
 			r.take(s, then)
 		default:
 			r.w.note("Routes: back to %s %s, because %v", s.Back.Mode, s.Back.Backend, err)
-			r.back(*s.Back, route, func() { then(err) })
+			r.back(s.Undo(route), func() { then(err) })
 		}
 	})
 }
 
-func (r *routes) back(to, from routing.Route, then func()) {
-	if from.Mode != routing.Switched || r.w.rules.backAtOnce {
-		r.push(r.Table.With(to), func(error) { then() })
-		return
+func (r *routes) back(way []routing.Route, then func()) {
+	if len(way) > 1 && r.w.rules.backAtOnce {
+		way = way[1:]
 	}
-	// The hole closed: everybody reads from the old backend again before anybody writes to it.
-	parked := from
-	parked.Mode, parked.Backend, parked.Other = routing.Prepared, from.Other, from.Backend
 	var again func()
 	again = func() {
-		r.push(r.Table.With(parked), func(err error) {
-			if err != nil && !errors.Is(err, ErrHoldLost) { // whoever lost the hold never switched
-				again()
+		r.push(r.Table.With(way[0]), func(err error) {
+			switch {
+			case len(way) == 1:
+				then()
 				return
+			case err == nil, errors.Is(err, ErrHoldLost): // whoever lost the hold never switched
+				way = way[1:]
 			}
-			r.push(r.Table.With(to), func(error) { then() })
+			again()
 		})
 	}
 	again()
@@ -210,11 +209,10 @@ func (r *routes) hold(q routing.Request, answer func(error)) {
 
 func (r *routes) flip(q routing.Request, answer func(error)) {
 	r.change(func(done func()) {
-		edges := max(2, len(r.Edges))
-		if r.w.rules.skipsPrepared || r.w.rules.oneStepForOne && len(r.Edges) == 1 {
-			edges = 1
+		s, err := r.Table.FlipSteps(q)
+		if len(s.Routes) > 1 && (r.w.rules.skipsPrepared || r.w.rules.oneStepForOne && len(r.Edges) == 1) {
+			s.Routes = s.Routes[1:]
 		}
-		s, err := r.Table.FlipSteps(q, edges)
 		if err != nil {
 			answer(err)
 			done()

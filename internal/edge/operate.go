@@ -28,8 +28,9 @@ func (e *Edge) Prepare(ctx context.Context, defaultBackend string) error {
 	e.beginUnsure(ctx)
 	e.setGate(s)
 	if inForce := e.inForce(); inForce > s.Table.Generation {
-		// The state was lost, the flags were not: they go on saying who serves, until Routes hands this node its table.
-		e.log.Error("this node has lost its state: it serves by the flags that it finds, and asks Routes", "state", e.State, "generation", inForce)
+		// The state was lost, or this worker died before a step of a hold was on disk; the flags were not lost: they go on saying who serves, until Routes hands this
+		// node its table.
+		e.log.Warn("the flags are newer than the state of this node: it serves by them, and asks Routes", "state", e.State, "generation", inForce)
 	} else {
 		e.state = s
 		if err := errors.Join(s.save(e.State), e.raise(s, e.unsureUntil)); err != nil {

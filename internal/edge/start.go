@@ -86,7 +86,7 @@ func (e *Edge) CaughtUp(ctx context.Context, t *routing.Table) error {
 	}
 	unsure := e.unsureUntil
 	e.unsureUntil = time.Time{}
-	if _, err := e.become(ctx, s); err != nil {
+	if _, err := e.become(ctx, s, nil); err != nil {
 		e.unsureUntil = unsure
 		return err
 	}

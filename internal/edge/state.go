@@ -67,6 +67,17 @@ func (s state) rule(r routing.Route) gate.Rule {
 	return rule
 }
 
+// further reports whether a state is a step into a hold, or further into one, from another.
+func (s state) further(from state) bool {
+	for p, l := range s.Leases {
+		had, ok := from.Leases[p]
+		if !ok || had.Hold != l.Hold || had.Mode != l.Mode {
+			return true
+		}
+	}
+	return false
+}
+
 // next works out what an edge in state s would be in with table t. It refuses what the protocol does not allow: an older table, and a step
 // past a hold that has run out.
 func (s state) next(t routing.Table, now time.Time) (state, error) {

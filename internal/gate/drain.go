@@ -80,6 +80,7 @@ type look struct {
 func (g *Gate) look(o DrainOptions, waited time.Duration, alive func(pid int) bool) (look, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.wake()
 	r := g.rules[o.Prefix]
 	if r == nil || r.Hold != o.Hold || !time.Now().Before(r.Deadline) {
 		return look{}, ErrHoldLost

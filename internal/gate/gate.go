@@ -73,6 +73,7 @@ type Gate struct {
 	sessions    map[string]session
 	unannounced map[routing.Prefix]time.Time // when a write was last seen to end that had never been announced
 	ended       map[string]time.Time
+	awake       time.Time         // when Awake was called last
 	committed   map[string]string // by session, the digest that a relayed request committed
 }
 
@@ -180,6 +181,26 @@ func (g *Gate) Rule(p routing.Prefix) (Rule, bool) {
 		return r.Rule, true
 	}
 	return Rule{}, false
+}
+
+// asleep is half of how long nginx waits for a gate that does not answer, before it lets a watched write pass.
+const asleep = 500 * time.Millisecond
+
+// Awake is called all the time. A gate that finds it was not, because its process was stopped or starved, may not have been asked about writes: it is trusted no
+// more than one that just started.
+func (g *Gate) Awake() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.wake()
+	g.awake = time.Now()
+}
+
+// wake is called with g.mu held.
+func (g *Gate) wake() {
+	if !g.awake.IsZero() && time.Since(g.awake) > asleep {
+		g.log.Warn("this process stood still: writes may have passed unseen", "for", time.Since(g.awake).Round(time.Millisecond))
+		g.started, g.awake = time.Now(), time.Time{}
+	}
 }
 
 // Ended tells the gate that a write has ended, as the journal says. Entries may be told in any order and more than once.

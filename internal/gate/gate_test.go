@@ -213,6 +213,21 @@ func TestDrainDoesNotBelieveAGateThatJustStartedOrWasPassed(t *testing.T) {
 	require.ErrorIs(t, err, ErrNotDrained)
 }
 
+// nginx lets a watched write pass when the gate takes longer than a second: one that was stopped may not know of it.
+func TestDrainDoesNotBelieveAGateThatStoodStill(t *testing.T) {
+	g := newGate()
+	g.started = time.Now().Add(-time.Hour)
+	g.Set(prefix, held(time.Minute))
+	o := drainOptions(10 * time.Millisecond)
+	o.Settle = time.Minute
+	g.Awake()
+	_, err := g.Drain(t.Context(), o, alive)
+	require.NoError(t, err)
+	g.awake = time.Now().Add(-2 * asleep)
+	_, err = g.Drain(t.Context(), o, alive)
+	require.ErrorIs(t, err, ErrNotDrained)
+}
+
 func TestDrainFailsWhenTheHoldIsLost(t *testing.T) {
 	g := newGate()
 	g.Set(prefix, held(20*time.Millisecond))

@@ -17,6 +17,8 @@ const (
 	UpdateNarrow = "narrow"
 	// UpdateCanary sets, changes or ends a read canary: Request.Canary.
 	UpdateCanary = "canary"
+	// UpdateLeaveOut goes on without Request.Without.
+	UpdateLeaveOut = "leave-out"
 	// QueryTable answers with the present Routing.
 	QueryTable = "table"
 	// SignalEdgeAsks is sent by an edge that started, or whose lease ran out; it carries an EdgeAsks.

@@ -28,9 +28,9 @@ func (t Table) HoldSteps(q Request) (Steps, error) {
 	return Steps{Routes: []Route{r}, Back: &back}, nil
 }
 
-// FlipSteps switches the reads of a held prefix to its other backend. A single edge is prepared and switched in one step, because nobody else
-// has to agree.
-func (t Table) FlipSteps(q Request, edges int) (Steps, error) {
+// FlipSteps switches the reads of a held prefix to its other backend. Uploads that are open live on the backend that served until now, which is also where digests
+// are read that the other one does not have.
+func (t Table) FlipSteps(q Request) (Steps, error) {
 	r, _ := t.Lookup(q.Prefix)
 	switch {
 	case r.Mode == Switched && r.Hold == q.Hold:
@@ -39,15 +39,26 @@ func (t Table) FlipSteps(q Request, edges int) (Steps, error) {
 		return Steps{}, &RefusedStep{RefusedHoldLost, fmt.Sprintf("%s is not held under %s any more", q.Prefix, q.Hold)}
 	}
 	back := r.released()
-	s := Steps{Back: &back}
-	if edges > 1 {
-		r.Mode, r.Lease = Prepared, q.Lease
-		s.Routes = append(s.Routes, r)
+	prepared := r
+	prepared.Mode, prepared.Lease = Prepared, q.Lease
+	switched := prepared
+	switched.Mode, switched.Backend, switched.Other = Switched, r.Other, r.Backend
+	switched.Uploads, switched.Fallback, switched.Canary, switched.Narrowing = q.Uploads, Digests, nil, false
+	return Steps{Routes: []Route{prepared, switched}, Back: &back}, nil
+}
+
+// Undo is the way back from a step that not every edge confirmed. Where some may read from the new backend already, everybody reads from the old one again before
+// anybody writes to it: otherwise a tag would go back in time for those who read it through an edge that follows late.
+func (s Steps) Undo(failed Route) []Route {
+	switch {
+	case s.Back == nil:
+		return nil
+	case failed.Mode != Switched:
+		return []Route{*s.Back}
 	}
-	r.Mode, r.Lease = Switched, q.Lease
-	r.Backend, r.Other = r.Other, r.Backend
-	s.Routes = append(s.Routes, r)
-	return s, nil
+	parked := *s.Back
+	parked.Mode, parked.Hold, parked.Lease = Prepared, failed.Hold, failed.Lease
+	return []Route{parked, *s.Back}
 }
 
 // ReleaseSteps lets parked writes go on to the backend of the route. After a switch there is no way back from here.
