@@ -52,7 +52,7 @@ unit: ## seconds, no servers but its own
 	cd tools && $(GO) test ./...
 
 model: ## the cutover protocol through 100,000 random schedules of crashes, pauses and lost messages, and broken protocols that must be caught
-	$(GO) test -count=1 -run 'TestNoScheduleBreaksTheCutover|TestHolesOfTheProtocol|TestBrokenProtocolsAreCaught' ./internal/edge
+	$(GO) test -count=1 -run 'TestNoScheduleBreaksTheCutover|TestHolesOfTheProtocol|TestBrokenProtocolsAreCaught' ./internal/edge -model.schedules 100000
 
 # `make unit` runs the packages that have no test of their own here.
 lab-test: packages packages-lab build devserver ## real stores, registries, nginx and Temporal; one Swift and one Ceph for all packages

@@ -9,8 +9,8 @@ import (
 	"transship/internal/routing"
 )
 
-// node is one edge: an nginx that looks at flags, a worker process with its gate, and a disk.
-type node struct {
+// modelEdge is one edge: an nginx that looks at flags, a worker process with its gate, and a disk.
+type modelEdge struct {
 	w *world
 	i int
 	clock
@@ -54,13 +54,13 @@ type flags struct {
 	ends          time.Time // of a hold that ends by itself; for the model to check that it does
 }
 
-func (n *node) now() time.Time { return n.wall(n.w.now) }
+func (n *modelEdge) now() time.Time { return n.wall(n.w.now) }
 
 // works reports whether the worker process answers.
-func (n *node) works() bool { return n.up && n.w.now >= n.paused }
+func (n *modelEdge) works() bool { return n.up && n.w.now >= n.paused }
 
 // do runs a step of the worker process: later while it is paused, never once it has died.
-func (n *node) do(ms int64, f func()) {
+func (n *modelEdge) do(ms int64, f func()) {
 	epoch := n.epoch
 	var step func()
 	step = func() {
@@ -76,7 +76,7 @@ func (n *node) do(ms int64, f func()) {
 }
 
 // send gets a message from Temporal to the worker or back, when there is a link.
-func (n *node) send(f func()) {
+func (n *modelEdge) send(f func()) {
 	var try func()
 	try = func() {
 		if n.w.now < n.cut {
@@ -88,7 +88,7 @@ func (n *node) send(f func()) {
 	n.w.at(n.w.now+2+n.delay, 1, try)
 }
 
-func (n *node) pause(until int64) {
+func (n *modelEdge) pause(until int64) {
 	if n.w.now >= n.paused {
 		n.stopped = n.w.now
 	}
@@ -101,9 +101,9 @@ func (n *node) pause(until int64) {
 }
 
 // passedOver reports whether nginx lets a watched write pass that the gate does not answer.
-func (n *node) passedOver() bool { return !n.up || n.w.now-n.stopped >= nginxWaits }
+func (n *modelEdge) passedOver() bool { return !n.up || n.w.now-n.stopped >= nginxWaits }
 
-func (n *node) crash(until int64) {
+func (n *modelEdge) crash(until int64) {
 	n.epoch++
 	n.up, n.tasks, n.applying, n.paused = false, nil, false, 0
 	for b := range backends { // the next gate learns what is in flight from the journal, when it ends
@@ -119,7 +119,7 @@ func (n *node) crash(until int64) {
 }
 
 // start is New, Prepare and the first question of Run.
-func (n *node) start() {
+func (n *modelEdge) start() {
 	n.up, n.mem, n.ruled, n.gateSince, n.told = true, n.disk, false, n.w.now, nil
 	if n.w.rules.forgetsState {
 		n.mem = state{Table: routing.Table{Generation: 0, Default: "old", Routes: n.mem.Table.Routes}}
@@ -135,7 +135,7 @@ func (n *node) start() {
 	})
 }
 
-func (n *node) ask(ranOut string) {
+func (n *modelEdge) ask(ranOut string) {
 	if ranOut != "" && n.w.rules.neverAsks {
 		return
 	}
@@ -149,7 +149,7 @@ func (n *node) ask(ranOut string) {
 }
 
 // take has the worker apply a table, after those that it was handed before; report may be nil.
-func (n *node) take(t routing.Table, report func(error)) {
+func (n *modelEdge) take(t routing.Table, report func(error)) {
 	n.handed = append(n.handed, t)
 	if !n.up {
 		return
@@ -161,7 +161,7 @@ func (n *node) take(t routing.Table, report func(error)) {
 	n.work()
 }
 
-func (n *node) work() {
+func (n *modelEdge) work() {
 	if n.applying || len(n.tasks) == 0 {
 		return
 	}
@@ -171,12 +171,12 @@ func (n *node) work() {
 	n.do(1, task)
 }
 
-func (n *node) worked() { n.applying = false; n.work() }
+func (n *modelEdge) worked() { n.applying = false; n.work() }
 
 var errNginxAway = errors.New("nginx did not confirm")
 
 // apply is Edge.Apply, a step at a time: anything may come between two of them.
-func (n *node) apply(t routing.Table, report func(error)) {
+func (n *modelEdge) apply(t routing.Table, report func(error)) {
 	before := n.mem
 	given := before
 	r, _ := t.Lookup(modelPrefix)
@@ -219,7 +219,7 @@ func (n *node) apply(t routing.Table, report func(error)) {
 }
 
 // stillHeld asks the real one, which looks at the real clock.
-func (n *node) stillHeld(before, after state) error {
+func (n *modelEdge) stillHeld(before, after state) error {
 	shifted := state{Leases: maps.Clone(before.Leases)}
 	for p, l := range shifted.Leases {
 		left := time.Hour
@@ -234,7 +234,7 @@ func (n *node) stillHeld(before, after state) error {
 
 // become is Edge.become, with the look back of Edge.Apply. When the hole is closed, a step into a hold, or further into it, is on disk once it is known that the
 // hold lasted until it was in force; the way out of one is on disk first, as all are with the hole.
-func (n *node) become(s state, limit int64, look func() error, then func(error)) {
+func (n *modelEdge) become(s state, limit int64, look func() error, then func(error)) {
 	gate := func() error { n.setGate(s); n.mem = s; return nil }
 	disk := func() error {
 		if !n.w.rules.forgetsDisk {
@@ -277,12 +277,12 @@ func (n *node) become(s state, limit int64, look func() error, then func(error))
 
 var errNotYet = errors.New("not yet")
 
-func (n *node) report(to func(error), err error) {
+func (n *modelEdge) report(to func(error), err error) {
 	n.send(func() { to(err) })
 }
 
 // setGate is Edge.setGate for the one prefix.
-func (n *node) setGate(s state) {
+func (n *modelEdge) setGate(s state) {
 	r, ok := s.Table.Lookup(modelPrefix)
 	if !ok || r.Mode == routing.Open {
 		n.ruled = false
@@ -296,7 +296,7 @@ func (n *node) setGate(s state) {
 }
 
 // raise is Config.raise.
-func (n *node) raise(s state) {
+func (n *modelEdge) raise(s state) {
 	f := flags{generation: s.Table.Generation}
 	if r, ok := s.Table.Lookup(modelPrefix); ok {
 		f.route, f.watched = r.Backend, r.Mode != routing.Open
@@ -316,7 +316,7 @@ func (n *node) raise(s state) {
 }
 
 // arm wakes the worker when a lease runs out (watchLeases).
-func (n *node) arm() {
+func (n *modelEdge) arm() {
 	l, ok := n.mem.Leases[modelPrefix]
 	if !ok {
 		return
@@ -328,7 +328,7 @@ func (n *node) arm() {
 }
 
 // runOut is Edge.runOut.
-func (n *node) runOut() {
+func (n *modelEdge) runOut() {
 	if n.applying { // it waits for the lock
 		n.do(5, n.runOut)
 		return
@@ -356,7 +356,7 @@ func (n *node) runOut() {
 }
 
 // write is what becomes of a write that arrives now, as the generated files and gate.ServeHTTP have it.
-func (n *node) write() {
+func (n *modelEdge) write() {
 	for b, backend := range backends { // those that arrived before may end now
 		for _, until := range n.busy[b] {
 			if n.w.now <= until {
@@ -399,7 +399,7 @@ func (n *node) write() {
 // bound is how long a hold may last once nothing is wrong any more.
 func (w *world) bound() int64 { return 2*w.Lease + 2*bounded + reconcile }
 
-func (n *node) hold() (passed bool) {
+func (n *modelEdge) hold() (passed bool) {
 	rule := n.rule
 	over := !n.now().Before(rule.Deadline)
 	switch {
@@ -412,14 +412,14 @@ func (n *node) hold() (passed bool) {
 	return false
 }
 
-func (n *node) pass(backend string, known int, why string) {
+func (n *modelEdge) pass(backend string, known int, why string) {
 	b := index(backend)
 	n.w.accept(n, backend, why)
 	n.busy[b][known] = max(n.busy[b][known], n.w.now+n.w.Write)
 }
 
 // read is a read that arrives now: reads are never held, and go where the flags say.
-func (n *node) read() {
+func (n *modelEdge) read() {
 	b := index(n.flags.route)
 	if e, lacks := n.w.lacks(b); lacks {
 		n.w.fail("edge %d reads from %s, which lacks what %s acknowledged through edge %d", n.i+1, backends[b], backends[1-b], e+1)

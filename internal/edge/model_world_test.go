@@ -92,7 +92,7 @@ type world struct {
 	events int
 	queue  queue
 	pushed int
-	nodes  []*node
+	nodes  []*modelEdge
 	routes *routes
 	owner  *owner
 	owners int
@@ -122,7 +122,7 @@ func run(s schedule, r rules) *world {
 	start := routing.Table{Generation: 1, Default: "old", Routes: []routing.Route{{Prefix: modelPrefix, Backend: "old", Other: "new", Mode: routing.Watched, Owner: "m"}}}
 	w.routes.Table = start
 	for i := range s.Clocks {
-		n := &node{w: w, i: i, clock: s.Clocks[i], up: true, nginx: true, mem: state{Table: start}, disk: state{Table: start}, gateSince: -settle, refused: -1}
+		n := &modelEdge{w: w, i: i, clock: s.Clocks[i], up: true, nginx: true, mem: state{Table: start}, disk: state{Table: start}, gateSince: -settle, refused: -1}
 		n.setGate(n.mem)
 		n.raise(n.mem)
 		w.nodes = append(w.nodes, n)
@@ -201,7 +201,7 @@ func (w *world) look() {
 }
 
 // accept is a write that a backend acknowledges. Whoever does must have everything that was acknowledged before.
-func (w *world) accept(n *node, backend string, why string) {
+func (w *world) accept(n *modelEdge, backend string, why string) {
 	b := index(backend)
 	if e, lacks := w.lacks(b); lacks {
 		w.fail("edge %d writes to %s (%s), which lacks what %s acknowledged through edge %d", n.i+1, backend, why, backends[1-b], e+1)
