@@ -29,6 +29,8 @@ const (
 	IRC
 	// OwnStores are a Swift and a Ceph for this stack alone, which a test may kill; otherwise those of the test run are used.
 	OwnStores
+	// Links lets a test cut the edges' workers off from Temporal.
+	Links
 )
 
 // Parts are several.
