@@ -23,15 +23,26 @@ type Edge struct {
 	// State is the file in which the edge worker keeps its table.
 	State         string
 	Nginx, Worker *Process
+	// Link is what the edge worker reaches Temporal through; nil without the part Links.
+	Link *Link
 }
 
 func (e *Edge) path(name string) string { return filepath.Join(e.Dir, name) }
 
+// Edges is how many edges a test's stack has; without it, one, or two with SecondEdge.
+type Edges int
+
+func (n Edges) apply(o *Options) { o.Edges = n }
+
 // layOutEdges chooses where the edges are. The first one's processes and folder carry no number, so that most tests need not know of others.
 func (s *Stack) layOutEdges() error {
+	count := max(1, int(s.Options.Edges))
+	if s.has(SecondEdge) {
+		count = max(2, count)
+	}
 	suffixes := []string{""}
-	for n := 2; n <= max(s.Nodes, 1) || n == 2 && s.has(SecondEdge); n++ {
-		suffixes = append(suffixes, fmt.Sprintf("-%d", n))
+	for i := 2; i <= count; i++ {
+		suffixes = append(suffixes, fmt.Sprintf("-%d", i))
 	}
 	free, err := servers.FreePorts(3 * len(suffixes))
 	if err != nil {
@@ -47,7 +58,14 @@ func (s *Stack) layOutEdges() error {
 				return err
 			}
 		}
-		e.Worker = s.process("edge-worker"+suffix, e.generated, filepath.Join(s.Bin, "transship-worker"), "--config", s.Addresses.Config, "--edge", e.Name)
+		worker := []string{filepath.Join(s.Bin, "transship-worker"), "--config", s.Addresses.Config, "--edge", e.Name}
+		if s.has(Links) {
+			if e.Link, err = OpenLink(s.Addresses.Temporal); err != nil {
+				return err
+			}
+			worker = append(worker, "--temporal-address", e.Link.Address())
+		}
+		e.Worker = s.process("edge-worker"+suffix, e.generated, worker...)
 		e.Nginx = s.process("nginx"+suffix, servers.AnswersHTTP(e.URL+"/_transship/generation"), "nginx", "-p", e.Dir, "-c", e.path("nginx.conf"))
 		s.Edges = append(s.Edges, e)
 		s.Addresses.Edges = append(s.Addresses.Edges, e.URL)

@@ -31,10 +31,9 @@ const (
 	OwnStores
 	// Folders has movers work on the folders of the registries, instead of through them.
 	Folders
+	// Links lets a test cut the edges' workers off from Temporal.
+	Links
 )
-
-// Edges is how many proxy nodes there are, where SecondEdge is not enough.
-type Edges int
 
 // Parts are several.
 type Parts []Part

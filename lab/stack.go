@@ -33,8 +33,8 @@ type Options struct {
 	Adapt Adapt
 	// Parts are what runs beyond two registries on local disk behind one edge.
 	Parts Parts
-	// Nodes is how many proxy nodes there are; 0 is one, or two with SecondEdge.
-	Nodes int
+	// Edges is how many there are, at least.
+	Edges Edges
 	// Swift and Ceph are stores that run already, for those parts; the stack starts its own when they are nil.
 	Swift *servers.Swift
 	Ceph  *servers.Ceph
@@ -190,6 +190,11 @@ func (s *Stack) Stop() {
 	}
 	s.started.Stop()
 	s.stores.Stop()
+	for _, e := range s.Edges {
+		if e.Link != nil {
+			e.Link.Close()
+		}
+	}
 }
 
 // Leave writes the addresses to a file and leaves everything running.

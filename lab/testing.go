@@ -20,7 +20,6 @@ type Adapt func(*Settings)
 
 func (p Part) apply(o *Options)  { o.Parts = append(o.Parts, p) }
 func (p Parts) apply(o *Options) { o.Parts = append(o.Parts, p...) }
-func (n Edges) apply(o *Options) { o.Nodes = int(n) }
 func (a Adapt) apply(o *Options) { o.Adapt = a }
 
 // bin has the programs under test, built by Main.

@@ -68,7 +68,7 @@ func inStack(ctx context.Context, bin string, do func(*lab.Stack) error) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	s, err := lab.Up(ctx, lab.Options{Dir: dir, Bin: bin, Nodes: 3, Parts: lab.Parts{lab.Folders}, Adapt: func(s *lab.Settings) {
+	s, err := lab.Up(ctx, lab.Options{Dir: dir, Bin: bin, Edges: 3, Parts: lab.Parts{lab.Folders}, Adapt: func(s *lab.Settings) {
 		s.ApprovalRequired, s.Soak, s.Interval, s.Finalize = false, time.Hour, 20*time.Second, "ask"
 	}})
 	if err != nil {

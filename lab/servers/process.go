@@ -94,6 +94,20 @@ func (p *Process) Kill() {
 	p.end(syscall.SIGKILL)
 }
 
+// Pause stops the process and its children where they are, as a machine that swaps or moves does.
+func (p *Process) Pause() { p.signal(syscall.SIGSTOP) }
+
+// Resume lets a paused process go on.
+func (p *Process) Resume() { p.signal(syscall.SIGCONT) }
+
+func (p *Process) signal(signal syscall.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd != nil {
+		_ = syscall.Kill(-p.cmd.Process.Pid, signal) // it may just have died
+	}
+}
+
 // Stop asks the process to end, and kills it when it does not within a few seconds.
 func (p *Process) Stop() {
 	p.mu.Lock()
