@@ -22,7 +22,8 @@ func (a *app) doctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "check every connection and precondition, and say how to cure what is wrong",
 		Long: `Checks, in this order: the configuration, Temporal, its namespace and search attributes, that a worker polls each task queue, and, from where the
-workers run, the registries, nginx and its files. The exit code is 5 when something needs a cure.`,
+workers run, the registries, nginx, its files and how the site includes them. The exit code is 5 when something needs a cure; what is
+only a warning does not count.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.doctor(c.Context()) },
 	}
@@ -44,7 +45,7 @@ func (a *app) doctor(ctx context.Context) error {
 	}
 	wrong := 0
 	for _, f := range findings {
-		if !f.OK {
+		if f.Failed() {
 			wrong++
 		}
 	}
@@ -58,6 +59,9 @@ func writeFinding(w io.Writer, f edge.Finding) error {
 	line := "ok    " + oneLine(f.What)
 	if !f.OK {
 		line = "FAIL  " + oneLine(f.What)
+		if f.Warning {
+			line = "warn  " + oneLine(f.What)
+		}
 		if f.Detail != "" {
 			line += ": " + oneLine(f.Detail)
 		}

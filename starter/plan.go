@@ -146,6 +146,7 @@ func writePlan(w io.Writer, r workflows.DryRunResult, from, to string, files boo
 		{"tags that only " + to + " has", p.Extra},
 		{"images that " + from + " cannot serve whole", p.Broken},
 		{"keys in the store of " + from + " that no registry writes; they stay where they are", p.Unexpected},
+		{"worth knowing before it begins", p.Warnings},
 		{"BLOCKED", p.Blockers},
 	} {
 		if len(list.names) == 0 {

@@ -67,8 +67,10 @@ func makePlan(ctx workflow.Context, in MigrateInput) (planned, error) {
 	if problems := in.Policy.Check(); len(problems) > 0 {
 		return p, refusal("Policy", "policy.%v", problems[0])
 	}
-	p.Blockers = append(reachBackends(ctx, in), reachEdges(ctx, in)...)
-	if len(p.Blockers) > 0 {
+	p.Blockers = reachBackends(ctx, in)
+	var unfit []string
+	unfit, p.Warnings = reachEdges(ctx, in)
+	if p.Blockers = append(p.Blockers, unfit...); len(p.Blockers) > 0 {
 		return p, nil
 	}
 	size := sizeRepositories
@@ -122,7 +124,7 @@ func sizeShards(ctx workflow.Context, in MigrateInput, p *planned) (err error) {
 	if err := workflow.ExecuteActivity(onMover(ctx, 24*time.Hour, "size up "+in.Prefix.String()), a.PlanRepositories, q).Get(ctx, &whole); err != nil {
 		return err
 	}
-	whole.Plan.Blockers = p.Blockers
+	whole.Plan.Blockers, whole.Plan.Warnings = p.Blockers, p.Warnings
 	p.Plan = whole.Plan
 	return nil
 }
@@ -141,19 +143,19 @@ func reachBackends(ctx workflow.Context, in MigrateInput) (blockers []string) {
 // edgeLooks is how often an edge is looked at before a plan calls it unfit: its nginx may just be restarting.
 const edgeLooks = 3
 
-func reachEdges(ctx workflow.Context, in MigrateInput) (blockers []string) {
+func reachEdges(ctx workflow.Context, in MigrateInput) (blockers, warnings []string) {
 	for look := range edgeLooks {
-		if blockers = checkEdges(ctx, in); len(blockers) == 0 {
-			return nil
+		if blockers, warnings = checkEdges(ctx, in); len(blockers) == 0 {
+			break
 		}
 		if look < edgeLooks-1 && workflow.Sleep(ctx, 2*time.Second) != nil {
 			break
 		}
 	}
-	return blockers
+	return blockers, warnings
 }
 
-func checkEdges(ctx workflow.Context, in MigrateInput) (blockers []string) {
+func checkEdges(ctx workflow.Context, in MigrateInput) (blockers, warnings []string) {
 	var a *activities.Edge
 	for _, name := range in.Edges {
 		var findings []edge.Finding
@@ -162,10 +164,15 @@ func checkEdges(ctx workflow.Context, in MigrateInput) (blockers []string) {
 			blockers = append(blockers, fmt.Sprintf("edge %s cannot be used: %s", name, because(err)))
 		}
 		for _, f := range findings {
-			if !f.OK {
-				blockers = append(blockers, fmt.Sprintf("%s: %s: %s", f.What, f.Detail, f.Cure))
+			switch {
+			case f.Failed():
+				blockers = append(blockers, inWords(f))
+			case f.Warned():
+				warnings = append(warnings, inWords(f))
 			}
 		}
 	}
-	return blockers
+	return blockers, warnings
 }
+
+func inWords(f edge.Finding) string { return fmt.Sprintf("%s: %s: %s", f.What, f.Detail, f.Cure) }
