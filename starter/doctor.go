@@ -150,7 +150,7 @@ func (d *desk) askWorkers(ctx context.Context) []edge.Finding {
 	}
 	run, err := d.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 		ID: "doctor/" + uuid.NewString(), TaskQueue: workflows.Queue, WorkflowExecutionTimeout: max(time.Second, d.timeout), StaticSummary: "checks of every connection",
-	}, workflows.Doctor, workflows.DoctorInput{Backends: d.config.BackendNames(), Edges: d.config.EdgeNames()})
+	}, workflows.Doctor, workflows.DoctorInput{Backends: d.config.BackendNames(), Edges: d.config.EdgeNames(), Moves: d.moves()})
 	if err != nil {
 		return failed(err)
 	}
@@ -159,4 +159,14 @@ func (d *desk) askWorkers(ctx context.Context) []edge.Finding {
 		return failed(err)
 	}
 	return findings
+}
+
+// moves are those of the prefixes of the configuration.
+func (d *desk) moves() (moves []workflows.Move) {
+	for _, p := range d.config.Prefixes {
+		if m, err := d.config.Move(p.Prefix, "", ""); err == nil { // the configuration was checked
+			moves = append(moves, workflows.Move{From: m.From, To: m.To, Repository: m.Probe})
+		}
+	}
+	return moves
 }

@@ -13,6 +13,8 @@ import (
 type DoctorInput struct {
 	Backends []string `json:"backends"`
 	Edges    []string `json:"edges"`
+	// Moves are those of the configuration's prefixes.
+	Moves []Move `json:"moves,omitempty"`
 }
 
 // Doctor checks every connection that workers need, from where they run.
@@ -27,6 +29,10 @@ func Doctor(ctx workflow.Context, in DoctorInput) ([]edge.Finding, error) {
 	edges := make([]workflow.Future, len(in.Edges))
 	for i, name := range in.Edges {
 		edges[i] = workflow.ExecuteActivity(onEdge(ctx, name, patience, "check edge "+name), e.CheckEdge)
+	}
+	var together []question
+	for _, m := range distinct(in.Moves) {
+		together = append(together, askSite(ctx, m, in.Edges, 2*patience)...)
 	}
 	var findings []edge.Finding
 	for i, name := range in.Backends {
@@ -43,5 +49,5 @@ func Doctor(ctx workflow.Context, in DoctorInput) ([]edge.Finding, error) {
 		}
 		findings = append(findings, seen...)
 	}
-	return findings, nil
+	return append(findings, answers(ctx, together)...), nil
 }

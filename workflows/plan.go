@@ -89,6 +89,7 @@ func makePlan(ctx workflow.Context, in MigrateInput) (planned, error) {
 	if n := len(p.Extra); n > 0 && !in.Policy.Verify.AllowExtra {
 		p.Blockers = append(p.Blockers, fmt.Sprintf("backend %s has %d tags under %s that %s does not have, such as %s: delete them there, or set policy.verify.allow_extra", in.To, n, in.Prefix, in.From, p.Extra[0]))
 	}
+	checkMove(ctx, in, &p)
 	return p, nil
 }
 

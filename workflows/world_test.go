@@ -56,6 +56,8 @@ type world struct {
 	holds []string
 
 	findings  []edge.Finding
+	together  []edge.Finding // of two backends
+	room      activities.MeasureRoomResult
 	plan      report.Plan
 	broken    []registry.Problem // what audits find
 	extra     []registry.Difference
