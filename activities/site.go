@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -62,6 +63,8 @@ func (r *Registries) expiring(ctx context.Context, name string, warning bool) (f
 type MeasureRoomParams struct {
 	Backend string         `json:"backend"`
 	Prefix  routing.Prefix `json:"prefix"`
+	// Except is a repository that does not count: the one for probes.
+	Except string `json:"except,omitempty"`
 }
 
 // MeasureRoomResult is what there is at a target, and what still fits.
@@ -90,7 +93,7 @@ func (r *Registries) MeasureRoom(ctx context.Context, p MeasureRoomParams) (Meas
 	patience, cancel := context.WithTimeout(ctx, catalogPatience)
 	defer cancel()
 	if found, err := backend.Repositories(patience, p.Prefix); err == nil {
-		result.Repositories = len(found)
+		result.Repositories = len(slices.DeleteFunc(found, func(name string) bool { return name == p.Except }))
 	}
 	return result, ctx.Err()
 }

@@ -22,7 +22,8 @@ func (a *app) doctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "check every connection and precondition, and say how to cure what is wrong",
 		Long: `Checks, in this order: the configuration, Temporal, its namespace and search attributes, that a worker polls each task queue, and, from where the
-workers run, the registries, nginx, its files and how the site includes them. The exit code is 5 when something needs a cure; what is
+workers run, the registries, nginx, its files and how the site includes them, and what all of these
+do together: small blobs are pushed to the repository for probes, and deleted again. The exit code is 5 when something needs a cure; what is
 only a warning does not count.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.doctor(c.Context()) },

@@ -70,7 +70,7 @@ func checkMove(ctx workflow.Context, in MigrateInput, p *planned) {
 	}
 	var r *activities.Registries
 	var target activities.MeasureRoomResult
-	err := workflow.ExecuteActivity(onMover(ctx, sitePatience, "room at backend "+in.To), r.MeasureRoom, activities.MeasureRoomParams{Backend: in.To, Prefix: in.Prefix}).Get(ctx, &target)
+	err := workflow.ExecuteActivity(onMover(ctx, sitePatience, "room at backend "+in.To), r.MeasureRoom, activities.MeasureRoomParams{Backend: in.To, Prefix: in.Prefix, Except: in.Probe}).Get(ctx, &target)
 	if err != nil {
 		p.Warnings = append(p.Warnings, fmt.Sprintf("how much room backend %s has could not be looked at: %s", in.To, because(err)))
 		return

@@ -36,8 +36,8 @@ type fitted struct {
 	client *http.Client
 }
 
-// newFitted starts such a node with a key for its cache. Its status is asked over plain HTTP, on a port of its own.
-func newFitted(t *testing.T, cacheKey string) *fitted {
+// newFitted starts such a node with a key for its cache, and more lines in its server block. Its status is asked over plain HTTP, on a port of its own.
+func newFitted(t *testing.T, cacheKey string, more ...string) *fitted {
 	f := &fitted{node: &node{t: t, dir: t.TempDir(), ranOut: make(chan routing.Route, 8)}}
 	public := free(t)
 	f.url, f.site = "http://"+free(t), "https://"+public
@@ -53,7 +53,7 @@ func newFitted(t *testing.T, cacheKey string) *fitted {
 	nginx := []string{"nginx", "-p", f.dir, "-c", filepath.Join(f.dir, "nginx.conf")}
 	c.TestCommand, c.ReloadCommand = append(nginx[:len(nginx):len(nginx)], "-t"), append(nginx[:len(nginx):len(nginx)], "-s", "reload")
 	f.certify()
-	f.write(c, public, cacheKey)
+	f.write(c, public, cacheKey, strings.Join(more, " "))
 	f.Edge, err = New(c, slog.New(slog.DiscardHandler), func(routing.Route) {})
 	require.NoError(t, err)
 	require.NoError(t, f.Prepare(t.Context(), "old"))
@@ -101,13 +101,13 @@ func (f *fitted) certify() {
 	f.client = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots}}}
 }
 
-func (f *fitted) write(c Config, public, cacheKey string) {
+func (f *fitted) write(c Config, public, cacheKey, more string) {
 	user := ""
 	if os.Geteuid() == 0 {
 		user = "user root;"
 	}
 	files := map[string]string{"push": "pusher:{PLAIN}p\n", "read": "reader:{PLAIN}r\npusher:{PLAIN}p\n", "all": "other:{PLAIN}o\n"}
-	files["nginx.conf"] = strings.NewReplacer("DIR", f.dir, "GENERATED", c.Directory, "PUBLIC", public, "STATUS", strings.TrimPrefix(f.url, "http://"), "USER", user, "KEY", cacheKey).Replace(`USER
+	files["nginx.conf"] = strings.NewReplacer("DIR", f.dir, "GENERATED", c.Directory, "PUBLIC", public, "STATUS", strings.TrimPrefix(f.url, "http://"), "USER", user).Replace(`USER
 daemon off; worker_processes 2; pid DIR/nginx.pid; error_log DIR/error.log warn;
 events { worker_connections 512; }
 http {
@@ -122,11 +122,11 @@ http {
   }
 }
 `)
-	files["registry.conf"] = strings.NewReplacer("DIR", f.dir, "GENERATED", c.Directory, "PUBLIC", public, "CACHEKEY", cacheKey).Replace(`server {
+	files["registry.conf"] = strings.NewReplacer("DIR", f.dir, "GENERATED", c.Directory, "PUBLIC", public, "CACHEKEY", cacheKey, "MORE", more).Replace(`server {
   listen PUBLIC ssl;
   ssl_certificate DIR/registry.pem;
   ssl_certificate_key DIR/registry.key;
-  client_max_body_size 0;
+  client_max_body_size 0; MORE
   access_log DIR/access.log;
   include GENERATED/transship_server.conf;
   proxy_http_version 1.1;
@@ -259,6 +259,16 @@ func TestACacheWhoseKeyLacksTheRouteIsFoundBeforeItServesTheOldBackend(t *testin
 	f.apply(5, route("restricted", routing.Watched, "new"))
 	body, cache := f.pull()
 	require.Equal(t, "old HIT", body+" "+cache, "this is what the finding is about")
+}
+
+func TestAGateWhoseYesLetsEverybodyInIsFound(t *testing.T) {
+	f := newFitted(t, `"$transship_route$uri$slice_range"`, "satisfy any;")
+	f.apply(1, route("restricted", routing.Watched, "old"))
+	found := wrong(f.Check(t.Context()))
+	require.NotEmpty(t, found)
+	require.Contains(t, found[0], filepath.Join(f.dir, "registry.conf")+":5: satisfy any counts in location /v2/restricted/")
+	status, _, _ := f.ask(http.MethodPut, tag, "", "")
+	require.Equal(t, http.StatusCreated, status, "this is what the finding is about: a push without a password")
 }
 
 func TestANodeWhoseConfigurationCannotBeReadIsToldSoAndIsNoFailure(t *testing.T) {

@@ -50,7 +50,8 @@ func Expiring(ctx context.Context, store Store) ([]string, error) {
 // prefixOf is what a rule is for. What else it asks for, such as tags, our objects may have or not.
 func prefixOf(r types.LifecycleRule) string {
 	if r.Filter == nil {
-		return aws.ToString(r.Prefix) //nolint:staticcheck // old, and still in use
+		//lint:ignore SA1019 rules of that form are still in buckets
+		return aws.ToString(r.Prefix)
 	}
 	if r.Filter.And != nil {
 		return aws.ToString(r.Filter.And.Prefix)

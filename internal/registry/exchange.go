@@ -22,7 +22,7 @@ type Exchange struct {
 	URL    *url.URL
 	Header map[string]string
 	Body   []byte
-	// Repository is what it asks to push to, pull from and delete in.
+	// Repository is what it asks to push to, pull from and delete in; empty for what belongs to none.
 	Repository string
 }
 
@@ -54,7 +54,11 @@ const exchangeLimit = 10 * time.Second
 func (r *Registry) Exchange(ctx context.Context, q Exchange) (Answer, error) {
 	inner, cancel := context.WithTimeout(ctx, exchangeLimit)
 	defer cancel()
-	authenticated, err := r.client(inner, []string{pushScope(q.Repository), deleteScope(q.Repository)})
+	var scopes []string
+	if q.Repository != "" {
+		scopes = []string{pushScope(q.Repository), deleteScope(q.Repository)}
+	}
+	authenticated, err := r.client(inner, scopes)
 	if err != nil {
 		return Answer{}, err
 	}

@@ -187,6 +187,9 @@ func (s *Site) hidden(l *location) (faults []Fault) {
 	if other := at.in.inherited("auth_request"); other != nil && other.arg(0) != "off" {
 		faults = append(faults, at.fault(fmt.Sprintf("the auth_request of %s:%d does not count in %s: the include has its own, and the nearer one wins", other.file, other.line, at.called()), elsewhere))
 	}
+	if loose := l.inherited("satisfy"); loose != nil && loose.arg(0) == "any" {
+		faults = append(faults, loose.fault(fmt.Sprintf("satisfy any counts in %s, which asks the gate: its yes would let everybody in, without the site's password", l.called()), elsewhere))
+	}
 	if other := at.in.inherited("error_page"); other != nil && len(at.has("error_page")) == 0 {
 		f := at.fault(fmt.Sprintf("the error_page of %s:%d does not count in %s: the include has its own", other.file, other.line, at.called()), "write error_page "+strings.Join(other.args, " ")+"; into the location as well")
 		f.Warning = true

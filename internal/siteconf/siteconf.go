@@ -94,7 +94,7 @@ func Read(dump []byte, g Generated) (*Site, error) {
 	if len(parsed.Errors) > 0 {
 		return nil, fmt.Errorf("read the configuration of nginx: %w", parsed.Errors[0].Error)
 	}
-	s := &Site{root: &block{file: main}, generated: g, maps: map[string][]*block{}}
+	s := &Site{root: &block{file: main, line: 1}, generated: g, maps: map[string][]*block{}}
 	s.root.body = s.expand(parsed, 0, parsed.Config[0].Parsed, s.root)
 	for m := range s.root.all("map") {
 		if len(m.args) == 2 {
