@@ -19,7 +19,7 @@ import (
 
 // What doctor and plan push to look at the site is no trouble to the migration after them.
 func TestADoctorAndPlansLeaveNothingThatTheMigrationMinds(t *testing.T) {
-	s := Start(t, SecondEdge, Adapt(func(s *Settings) { s.ApprovalRequired, s.Soak = false, 2 * time.Second }))
+	s := Start(t, SecondEdge, Adapt(func(s *Settings) { s.ApprovalRequired, s.Soak = false, 2*time.Second }))
 	c, stop := atWork(t, s, Small)
 	out := s.must(t, "doctor")
 	t.Logf("doctor:\n%s", out)
@@ -50,6 +50,20 @@ func begins(list []string, n int) (short []string) {
 		short = append(short, s[:min(n, len(s))])
 	}
 	return short
+}
+
+func TestAQuotaThatIsTooSmallStopsThePlan(t *testing.T) {
+	s := Start(t, Swift, Ceph)
+	require.NoError(t, NewClientsOf(s.Addresses.Edges, "restricted").PushImage(t.Context(), "restricted/a:v1", With(Image(1, 512), Layer(3<<20))))
+	bucket := s.Addresses.Stores.Bucket
+	for _, args := range [][]string{{"quota", "set", "--max-size=1048576"}, {"quota", "enable"}} {
+		command := append([]string{"-c", s.Ceph.Dir + "/etc/ceph.conf", "-n", "client.rgw.a"}, args...)
+		out, err := exec.Command("radosgw-admin", append(command, "--quota-scope=bucket", "--bucket="+bucket)...).CombinedOutput()
+		require.NoError(t, err, string(out))
+	}
+	out := s.exits(t, 5, "plan", "restricted")
+	assert.Contains(t, out, "backend new has no room: 3.0 MiB are to be copied")
+	assert.Contains(t, out, "the quota of bucket "+bucket)
 }
 
 // Promise 1: a push through a location that somebody forgot would be lost at the flip.

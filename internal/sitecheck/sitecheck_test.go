@@ -70,3 +70,17 @@ func TestWhoMayNotPushIsToldWhatIsMissing(t *testing.T) {
 	require.True(t, f.Warned())
 	require.Contains(t, f.Cure, "prefixes.probe")
 }
+
+func TestAPrefixThatIsHeldJustNowIsNoFault(t *testing.T) {
+	r := fake(t, func(w http.ResponseWriter, req *http.Request) {
+		switch req.Method {
+		case http.MethodPost:
+			w.Header().Set("Location", "/v2/a/b/blobs/uploads/1")
+			w.WriteHeader(http.StatusAccepted)
+		case http.MethodPatch:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	f := instances(t.Context(), node(r), "a/b")
+	require.True(t, f.Warned(), "%+v", f)
+}

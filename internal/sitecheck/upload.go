@@ -142,8 +142,22 @@ func goOn(ctx context.Context, from, to place, q registry.Exchange, before regis
 	if err == nil {
 		err = to.Refused(ctx, q, a, want...)
 	}
-	if err != nil {
+	if refused(err) {
 		return registry.Answer{}, &stuckError{err}
 	}
-	return a, nil
+	return a, err
+}
+
+// refused tells an answer that would be the same the next time from silence, and from one that asks to come again: a prefix that is held just now waits or
+// is refused.
+func refused(err error) bool {
+	var answered *registry.Error
+	if !errors.As(err, &answered) {
+		return false
+	}
+	switch answered.Status {
+	case 0, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return false
+	}
+	return true
 }
