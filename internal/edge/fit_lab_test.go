@@ -294,3 +294,34 @@ func TestANodeWhoseConfigurationCannotBeReadIsToldSoAndIsNoFailure(t *testing.T)
 		require.NotEmpty(t, unread, c.detail)
 	}
 }
+
+func TestTheSnippetIsAcceptedByNginxAndServes(t *testing.T) {
+	n := newNode(t)
+	n.apply(1, route("restricted", routing.Watched, "old"))
+	var lines strings.Builder
+	require.NoError(t, SiteFiles(n.Directory).Snippet(&lines, "e1", []string{"restricted", "team/app"}))
+	http1, server, ok := strings.Cut(lines.String(), "# --- In the server block")
+	require.True(t, ok)
+	path := filepath.Join(n.dir, "nginx.conf")
+	raw, err := os.ReadFile(path)
+	require.NoError(t, err)
+	before, _, ok := strings.Cut(string(raw), "  include "+n.Directory+"/transship_http.conf;")
+	require.True(t, ok)
+	listen := strings.TrimPrefix(n.url, "http://")
+	require.NoError(t, os.WriteFile(path, []byte(before+http1+"server {\nlisten "+listen+";\n# "+server+"}\n}\n"), 0o644))
+	require.NoError(t, n.run(t.Context(), n.TestCommand))
+	require.NoError(t, n.run(t.Context(), n.ReloadCommand))
+	require.Empty(t, wrong(n.Check(t.Context())))
+	require.Eventually(t, func() bool {
+		return n.send(http.MethodPut, "/v2/team/app/x/manifests/v1", "").status == http.StatusCreated
+	}, 3*time.Second, 20*time.Millisecond)
+	require.Equal(t, "old", n.send(http.MethodGet, tag, "").body)
+	n.apply(2, held(20*time.Second))
+	waiting := n.write(tag)
+	n.parked(1)
+	require.Equal(t, "old", n.send(http.MethodGet, tag, "").body)
+	n.apply(3, route("restricted", routing.Switched, "new"))
+	n.apply(4, route("restricted", routing.Watched, "new"))
+	require.Equal(t, http.StatusCreated, (<-waiting).status)
+	require.Contains(t, n.reached("new"), "PUT "+tag)
+}

@@ -130,32 +130,29 @@ func split(dump []byte) (main string, files map[string][]byte) {
 func (s *Site) expand(p *crossplane.Payload, file int, list crossplane.Directives, in *block) (body []*block) {
 	for _, d := range list {
 		b := &block{name: d.Directive, args: d.Args, file: p.Config[file].File, line: d.Line, in: in}
-		if d.Directive != "include" || s.ours(b) != "" {
+		if d.Directive != "include" {
 			b.body = s.expand(p, file, d.Block, b)
 			body = append(body, b)
 			continue
 		}
 		for _, i := range d.Includes {
+			if path := p.Config[i].File; s.generated.has(path) {
+				body = append(body, &block{name: b.name, args: []string{path}, file: b.file, line: b.line, in: in})
+				continue
+			}
 			body = append(body, s.expand(p, i, p.Config[i].Parsed, in)...)
 		}
 	}
 	return body
 }
 
-// ours is which of our files an include includes, or "".
-func (s *Site) ours(b *block) string {
-	if b.name != "include" || len(b.args) != 1 {
-		return ""
-	}
-	name := filepath.Base(b.args[0])
-	if slices.Contains([]string{s.generated.HTTP, s.generated.Server, s.generated.Location}, name) {
-		return name
-	}
-	return ""
+// has tells whether a file is one of ours, by its folder or, where that is reached through a link, by its name.
+func (g Generated) has(path string) bool {
+	return filepath.Dir(path) == g.Directory || slices.Contains([]string{g.HTTP, g.Server, g.Location}, filepath.Base(path))
 }
 
 func (s *Site) includes(b *block, name string) bool {
-	return slices.ContainsFunc(b.body, func(c *block) bool { return s.ours(c) == name })
+	return slices.ContainsFunc(b.body, func(c *block) bool { return c.name == "include" && filepath.Base(c.arg(0)) == name }) // no other include is left
 }
 
 // line is the include that a site has to write for one of our files.

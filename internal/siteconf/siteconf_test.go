@@ -84,7 +84,8 @@ func dump(nginxConf, site string) []byte {
 	var b strings.Builder
 	for _, f := range [][2]string{
 		{"/etc/nginx/nginx.conf", nginxConf}, {"/etc/nginx/mime.types", "types { text/html html; }\n"},
-		{"/etc/nginx/transship/transship_http.conf", "server { listen unix:/run/x; location /v2/ { proxy_pass http://127.0.0.1:5001; } }\n"},
+		{"/etc/nginx/transship/transship_http.conf", "include transship/of_a_later_version.conf;\nserver { listen unix:/run/x; location /v2/ { proxy_pass http://127.0.0.1:5001; } }\n"},
+		{"/etc/nginx/transship/of_a_later_version.conf", "server { location /v2/ { proxy_pass http://127.0.0.1:5001; } }\n"},
 		{"/etc/nginx/sites-enabled/registry", site},
 		{"/etc/nginx/transship/transship_server.conf", "access_log /x;\nlocation /v2/restricted/x { proxy_pass http://y; }\n"},
 		{"/etc/nginx/transship/transship_location.conf", "auth_request /_transship/gate;\nerror_page 500 = @transship_unavailable;\n"},
@@ -103,6 +104,49 @@ func faults(t *testing.T, nginxConf, site string) []Fault {
 
 func TestASiteThatIsWellHasNoFault(t *testing.T) {
 	require.Empty(t, faults(t, nginxConf, site))
+}
+
+func TestNothingInOurOwnFolderIsAFault(t *testing.T) {
+	require.Empty(t, faults(t, strings.Replace(nginxConf, "transship/transship_http.conf", "transship/*_http.conf", 1), site))
+	require.Empty(t, faults(t, strings.Replace(nginxConf, "  include transship/transship_http.conf;\n", "  include transship/transship_http.conf;\n  include transship/of_a_later_version.conf;\n", 1), site))
+}
+
+// What Docker's documentation shows for nginx, as most sites begin with: https://distribution.github.io/distribution/recipes/nginx/.
+func TestASiteLikeTheDocumentationsIsToldWhatItLacks(t *testing.T) {
+	const documented = `upstream docker-registry { server registry:5000; }
+map $upstream_http_docker_distribution_api_version $docker_distribution_api_version { '' 'registry/2.0'; }
+server {
+  listen 443 ssl;
+  client_max_body_size 0;
+  chunked_transfer_encoding on;
+  location /v2/ {
+    if ($http_user_agent ~ "^(docker\/1\.(3|4|5(?!\.[0-9]-dev))|Go ).*$" ) { return 404; }
+    auth_basic "Registry realm";
+    auth_basic_user_file /etc/nginx/conf.d/nginx.htpasswd;
+    add_header 'Docker-Distribution-Api-Version' $docker_distribution_api_version always;
+    proxy_pass http://docker-registry;
+  }
+}
+`
+	var said []string
+	for _, f := range faults(t, nginxConf, documented) {
+		said = append(said, fmt.Sprintf("%d: %s", f.Line, f.What))
+	}
+	require.Equal(t, []string{
+		"3: this server block serves the registry and lacks transship_server.conf",
+		"7: location /v2/ takes writes (POST, PUT, PATCH, DELETE) without the hold",
+		"12: location /v2/ passes writes (POST, PUT, PATCH, DELETE) to http://docker-registry, past the route",
+	}, said)
+}
+
+func TestVariablesOfTheSitesOwnCountWhenTheyAreMadeOfOurs(t *testing.T) {
+	conf := strings.Replace(nginxConf, "  include /etc/nginx/sites", "  map $http_x_debug $where { default $transship_upstream; }\n  map $transship_route $zone { old blobs_old; new blobs_new; }\n  include /etc/nginx/sites", 1)
+	own := strings.ReplaceAll(site, "proxy_pass $transship_upstream;", "proxy_pass $where;")
+	require.Empty(t, faults(t, conf, strings.Replace(own, `"$transship_route$uri$slice_range"`, `"${zone}$uri$slice_range"`, 1)))
+	require.NotEmpty(t, faults(t, conf, strings.Replace(own, `"$transship_route$uri$slice_range"`, `"$host$uri$slice_range"`, 1)))
+	require.NotEmpty(t, faults(t, strings.Replace(conf, "default $transship_upstream", "default http://127.0.0.1:5001", 1), own))
+	// nginx's own default key names the upstream of the backend.
+	require.Empty(t, faults(t, nginxConf, strings.Replace(site, "  proxy_cache_key \"$transship_route$uri$slice_range\";\n", "", 1)))
 }
 
 func TestEveryFaultIsFoundWithItsLineAndItsCure(t *testing.T) {
