@@ -55,6 +55,10 @@ func begins(list []string, n int) (short []string) {
 func TestAQuotaThatIsTooSmallStopsThePlan(t *testing.T) {
 	s := Start(t, Swift, Ceph)
 	require.NoError(t, NewClientsOf(s.Addresses.Edges, "restricted").PushImage(t.Context(), "restricted/a:v1", With(Image(1, 512), Layer(3<<20))))
+	begin := time.Now()
+	seen := s.must(t, "doctor")
+	t.Logf("the doctor took %s", time.Since(begin))
+	assert.NotContains(t, seen, "warn", "Swift and Ceph are slower than folders, and answer in time")
 	bucket := s.Addresses.Stores.Bucket
 	for _, args := range [][]string{{"quota", "set", "--max-size=1048576"}, {"quota", "enable"}} {
 		command := append([]string{"-c", s.Ceph.Dir + "/etc/ceph.conf", "-n", "client.rgw.a"}, args...)

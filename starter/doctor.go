@@ -166,7 +166,7 @@ func (d *desk) askWorkers(ctx context.Context) []edge.Finding {
 func (d *desk) moves() (moves []workflows.Move) {
 	for _, p := range d.config.Prefixes {
 		if m, err := d.config.Move(p.Prefix, "", ""); err == nil { // the configuration was checked
-			moves = append(moves, workflows.Move{From: m.From, To: m.To, Repository: m.Probe})
+			moves = append(moves, workflows.Move{Prefix: m.Prefix, From: m.From, To: m.To, Repository: m.Probe})
 		}
 	}
 	return moves

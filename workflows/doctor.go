@@ -1,12 +1,14 @@
 package workflows
 
 import (
+	"fmt"
 	"time"
 
 	"go.temporal.io/sdk/workflow"
 
 	"transship/activities"
 	"transship/internal/edge"
+	"transship/internal/routing"
 )
 
 // DoctorInput names what the asker's configuration has.
@@ -31,10 +33,22 @@ func Doctor(ctx workflow.Context, in DoctorInput) ([]edge.Finding, error) {
 		edges[i] = workflow.ExecuteActivity(onEdge(ctx, name, patience, "check edge "+name), e.CheckEdge)
 	}
 	var together []question
-	for _, m := range distinct(in.Moves) {
-		together = append(together, askSite(ctx, m, in.Edges, 2*patience)...)
-	}
 	var findings []edge.Finding
+	if len(in.Moves) > 0 {
+		var table *activities.Routes
+		var now routing.Routing
+		err := workflow.ExecuteActivity(small(ctx, patience, "the routing table"), table.ReadTable).Get(ctx, &now)
+		resting, busy := atRest(in.Moves, now.Table)
+		if err != nil {
+			resting, busy = nil, in.Moves // who knows
+		}
+		for _, m := range resting {
+			together = append(together, askSite(ctx, m, in.Edges, 2*patience)...)
+		}
+		for _, m := range busy {
+			findings = append(findings, edge.Finding{What: fmt.Sprintf("backends %s and %s, and the edges, together", m.From, m.To), Detail: "not looked at: " + notNow, Cure: "look again when it has ended", Warning: true})
+		}
+	}
 	for i, name := range in.Backends {
 		f := edge.Finding{What: "backend " + name + ": movers reach it", OK: true}
 		if err := backends[i].Get(ctx, nil); err != nil {

@@ -22,7 +22,7 @@ func (m *migration) plan(ctx workflow.Context) error {
 	if err := m.claim(ctx); err != nil {
 		return err
 	}
-	planned, err := makePlan(ctx, m.MigrateInput)
+	planned, err := makePlan(ctx, m.MigrateInput, false)
 	if err != nil {
 		return err
 	}
@@ -56,14 +56,16 @@ type planned struct {
 	report.Plan
 	repositories, before []string
 	shards               []mirror.Shard
+	// running says that a migration of the prefix is at work already.
+	running bool
 }
 
 // reach is how long a backend or edge may be silent before a plan calls it unreachable.
 const reach = 20 * time.Second
 
 // makePlan looks at everything a migration rests on. What would stop it is in the plan's blockers; an error means that nobody knows.
-func makePlan(ctx workflow.Context, in MigrateInput) (planned, error) {
-	var p planned
+func makePlan(ctx workflow.Context, in MigrateInput, running bool) (planned, error) {
+	p := planned{running: running}
 	if problems := in.Policy.Check(); len(problems) > 0 {
 		return p, refusal("Policy", "policy.%v", problems[0])
 	}

@@ -10,13 +10,15 @@ import (
 
 	"transship/activities"
 	"transship/internal/edge"
+	"transship/internal/routing"
 )
 
 // Move is what a doctor looks at besides each connection: two backends, and the repository for probes of a prefix that is to move between them.
 type Move struct {
-	From       string `json:"from"`
-	To         string `json:"to"`
-	Repository string `json:"repository"`
+	Prefix     routing.Prefix `json:"prefix"`
+	From       string         `json:"from"`
+	To         string         `json:"to"`
+	Repository string         `json:"repository"`
 }
 
 // siteChecks is the version of a plan that looks at the site as a whole (workflow.GetVersion).
@@ -60,7 +62,16 @@ func checkMove(ctx workflow.Context, in MigrateInput, p *planned) {
 	if workflow.GetVersion(ctx, siteChecks, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		return
 	}
-	for _, f := range answers(ctx, askSite(ctx, Move{in.From, in.To, in.Probe}, in.Edges, sitePatience)) {
+	checkTogether(ctx, in, p)
+	checkRoom(ctx, in, p)
+}
+
+func checkTogether(ctx workflow.Context, in MigrateInput, p *planned) {
+	if p.running {
+		p.Warnings = append(p.Warnings, "the backends and the edges together were not looked at: "+notNow)
+		return
+	}
+	for _, f := range answers(ctx, askSite(ctx, Move{in.Prefix, in.From, in.To, in.Probe}, in.Edges, sitePatience)) {
 		switch {
 		case f.Failed():
 			p.Blockers = append(p.Blockers, inWords(f))
@@ -68,6 +79,9 @@ func checkMove(ctx workflow.Context, in MigrateInput, p *planned) {
 			p.Warnings = append(p.Warnings, inWords(f))
 		}
 	}
+}
+
+func checkRoom(ctx workflow.Context, in MigrateInput, p *planned) {
 	var r *activities.Registries
 	var target activities.MeasureRoomResult
 	err := workflow.ExecuteActivity(onMover(ctx, sitePatience, "room at backend "+in.To), r.MeasureRoom, activities.MeasureRoomParams{Backend: in.To, Prefix: in.Prefix, Except: in.Probe}).Get(ctx, &target)
@@ -108,12 +122,30 @@ func (p *planned) notEmpty(in MigrateInput, target activities.MeasureRoomResult)
 		in.To, in.Prefix, tags, where, p.TagsPresent, in.From, len(p.Changed), len(p.Extra)))
 }
 
-// distinct keeps one move for each pair of backends: more would find the same.
-func distinct(moves []Move) (kept []Move) {
+// atRest keeps one move for each pair of backends, since more would find the same: one whose prefix no migration has. What is pushed straight to a backend is
+// in no journal, so a migration that is past its mirror would find it missing at the other. Pairs without such a prefix are busy.
+func atRest(moves []Move, t routing.Table) (resting, busy []Move) {
+	same := func(m Move) func(Move) bool {
+		return func(o Move) bool { return o.From == m.From && o.To == m.To }
+	}
 	for _, m := range moves {
-		if !slices.ContainsFunc(kept, func(k Move) bool { return k.From == m.From && k.To == m.To }) {
-			kept = append(kept, m)
+		if !slices.ContainsFunc(resting, same(m)) && !owned(t, m.Prefix) {
+			resting = append(resting, m)
 		}
 	}
-	return kept
+	for _, m := range moves {
+		if !slices.ContainsFunc(resting, same(m)) && !slices.ContainsFunc(busy, same(m)) {
+			busy = append(busy, m)
+		}
+	}
+	return resting, busy
 }
+
+// owned tells whether a migration has the prefix.
+func owned(t routing.Table, p routing.Prefix) bool {
+	r, ok := t.Lookup(p)
+	return ok && r.Owner != ""
+}
+
+// notNow is what is said where small blobs may not be pushed to look at something.
+const notNow = "a migration runs: its prefix is left alone"

@@ -1,12 +1,11 @@
 package workflows
 
 import (
-	"log/slog"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	sdklog "go.temporal.io/sdk/log"
-	"go.temporal.io/sdk/testsuite"
 
 	"transship/activities"
 	"transship/internal/edge"
@@ -61,20 +60,35 @@ func TestWarningsStopNothingAndAreInTheReport(t *testing.T) {
 	require.Contains(t, text, "## Known before it began\n\n- edge edge-1: no garbage collection")
 }
 
-func TestTheDoctorLooksOnceAtEachPairOfBackends(t *testing.T) {
+func TestTheDoctorLooksOnceAtEachPairOfBackendsThroughAPrefixThatIsAtRest(t *testing.T) {
+	moves := []Move{{"restricted", "old", "new", "restricted/transship-probe"}, {"b", "old", "new", "b/transship-probe"}, {"c", "old", "new", "c/transship-probe"}}
+	in := DoctorInput{Backends: []string{"old", "new"}, Edges: []string{"edge-1"}, Moves: moves}
 	w := newWorld(t)
 	w.together = []edge.Finding{{What: "backend old: it deletes", Warning: true}}
-	var suite testsuite.WorkflowTestSuite
-	suite.SetLogger(sdklog.NewStructuredLogger(slog.New(slog.DiscardHandler)))
-	env := suite.NewTestWorkflowEnvironment()
-	env.RegisterActivity(&fakes{w})
-	env.ExecuteWorkflow(Doctor, DoctorInput{Backends: []string{"old", "new"}, Edges: []string{"edge-1"}, Moves: []Move{
-		{"old", "new", "a/transship-probe"}, {"old", "new", "b/transship-probe"},
-	}})
-	require.NoError(t, env.GetWorkflowError())
-	var findings []edge.Finding
-	require.NoError(t, env.GetWorkflowResult(&findings))
-	require.Equal(t, 1, w.count("CheckPair"))
+	w.route.Owner = "migrate/restricted"
+	found, err := look[[]edge.Finding](w, Doctor, in)
+	require.NoError(t, err)
+	require.Contains(t, found, w.together[0])
+	require.Equal(t, []string{"b/transship-probe"}, w.pushed)
 	require.Equal(t, 1, w.count("CheckEdges"))
-	require.Contains(t, findings, w.together[0])
+
+	w.pushed, in.Moves = nil, moves[:1]
+	found, err = look[[]edge.Finding](w, Doctor, in)
+	require.NoError(t, err)
+	require.Empty(t, w.pushed, "what is pushed beside the journal would be missing at the other backend")
+	require.True(t, slices.ContainsFunc(found, func(f edge.Finding) bool { return f.Warned() && strings.Contains(f.Detail, notNow) }), "%v", found)
+}
+
+func TestAPlanOfAPrefixThatIsBeingMovedPushesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.route.Owner = MigrateID("restricted")
+	r, err := look[DryRunResult](w, DryRun, input())
+	require.NoError(t, err)
+	require.Empty(t, w.pushed)
+	require.Zero(t, w.count("CheckEdges"))
+	require.Contains(t, strings.Join(r.Plan.Warnings, "\n"), notNow)
+	w.route.Owner = ""
+	_, err = look[DryRunResult](w, DryRun, input())
+	require.NoError(t, err)
+	require.Equal(t, []string{"restricted/transship-probe"}, w.pushed)
 }

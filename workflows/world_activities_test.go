@@ -269,7 +269,10 @@ func (f *fakes) CheckEdge(context.Context) ([]edge.Finding, error) {
 }
 
 func (f *fakes) CheckPair(_ context.Context, p activities.CheckPairParams) ([]edge.Finding, error) {
-	return act(f.w, "CheckPair", func() ([]edge.Finding, error) { return f.w.together, nil })
+	return act(f.w, "CheckPair", func() ([]edge.Finding, error) {
+		f.w.pushed = append(f.w.pushed, p.Repository)
+		return f.w.together, nil
+	})
 }
 
 func (f *fakes) CheckEdges(_ context.Context, p activities.CheckEdgesParams) ([]edge.Finding, error) {

@@ -57,6 +57,7 @@ type world struct {
 
 	findings  []edge.Finding
 	together  []edge.Finding // of two backends
+	pushed    []string       // the repositories that these were looked at through
 	room      activities.MeasureRoomResult
 	plan      report.Plan
 	broken    []registry.Problem // what audits find
