@@ -30,10 +30,20 @@ func (r *Registries) CheckPair(ctx context.Context, p CheckPairParams) ([]edge.F
 		return nil, err
 	}
 	defer beat(ctx, func() any { return nil })()
+	ctx, cancel := inTime(ctx)
+	defer cancel()
 	findings := sitecheck.Backends(ctx, from, to, p.Repository)
 	// The source has lived with its rules; what the target is given must stay.
 	findings = append(findings, r.expiring(ctx, p.From, true)...)
 	return append(findings, r.expiring(ctx, p.To, false)...), nil
+}
+
+// inTime ends a little before the activity does, so that what was found until then is told.
+func inTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	if end, ok := ctx.Deadline(); ok {
+		return context.WithDeadline(ctx, end.Add(-3*time.Second))
+	}
+	return context.WithCancel(ctx)
 }
 
 func (r *Registries) expiring(ctx context.Context, name string, warning bool) (findings []edge.Finding) {
@@ -116,5 +126,7 @@ func (p *Probes) CheckEdges(ctx context.Context, q CheckEdgesParams) ([]edge.Fin
 		edges = append(edges, e)
 	}
 	defer beat(ctx, func() any { return nil })()
+	ctx, cancel := inTime(ctx)
+	defer cancel()
 	return sitecheck.Edges(ctx, edges, q.Repository), nil
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -52,7 +54,7 @@ func begins(list []string, n int) (short []string) {
 	return short
 }
 
-func TestAQuotaThatIsTooSmallStopsThePlan(t *testing.T) {
+func TestAQuotaThatIsTooSmallAndARuleThatExpiresTheTargetStopThePlan(t *testing.T) {
 	s := Start(t, Swift, Ceph)
 	require.NoError(t, NewClientsOf(s.Addresses.Edges, "restricted").PushImage(t.Context(), "restricted/a:v1", With(Image(1, 512), Layer(3<<20))))
 	begin := time.Now()
@@ -60,14 +62,14 @@ func TestAQuotaThatIsTooSmallStopsThePlan(t *testing.T) {
 	t.Logf("the doctor took %s", time.Since(begin))
 	assert.NotContains(t, seen, "warn", "Swift and Ceph are slower than folders, and answer in time")
 	bucket := s.Addresses.Stores.Bucket
-	for _, args := range [][]string{{"quota", "set", "--max-size=1048576"}, {"quota", "enable"}} {
-		command := append([]string{"-c", s.Ceph.Dir + "/etc/ceph.conf", "-n", "client.rgw.a"}, args...)
-		out, err := exec.Command("radosgw-admin", append(command, "--quota-scope=bucket", "--bucket="+bucket)...).CombinedOutput()
-		require.NoError(t, err, string(out))
-	}
+	require.NoError(t, s.Ceph.Limit(t.Context(), bucket, 1<<20))
+	require.NoError(t, s.Ceph.Expire(t.Context(), bucket, types.LifecycleRule{
+		ID: aws.String("tidy"), Status: types.ExpirationStatusEnabled, Filter: &types.LifecycleRuleFilter{Prefix: aws.String("docker/")}, Expiration: &types.LifecycleExpiration{Days: aws.Int32(90)},
+	}))
 	out := s.exits(t, 5, "plan", "restricted")
 	assert.Contains(t, out, "backend new has no room: 3.0 MiB are to be copied")
 	assert.Contains(t, out, "the quota of bucket "+bucket)
+	assert.Contains(t, out, `backend new: its store keeps what it is given: rule "tidy" of bucket `+bucket+` deletes objects below "docker/" 90 days after they were written`)
 }
 
 // Promise 1: a push through a location that somebody forgot would be lost at the flip.

@@ -43,7 +43,7 @@ func Doctor(ctx workflow.Context, in DoctorInput) ([]edge.Finding, error) {
 			resting, busy = nil, in.Moves // who knows
 		}
 		for _, m := range resting {
-			together = append(together, askSite(ctx, m, in.Edges, 2*patience)...)
+			together = append(together, askSite(ctx, m, in.Edges, 2*patience+patience/2)...)
 		}
 		for _, m := range busy {
 			findings = append(findings, edge.Finding{What: fmt.Sprintf("backends %s and %s, and the edges, together", m.From, m.To), Detail: "not looked at: " + notNow, Cure: "look again when it has ended", Warning: true})

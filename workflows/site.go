@@ -40,7 +40,7 @@ func askSite(ctx workflow.Context, m Move, edges []string, patience time.Duratio
 	return []question{
 		{fmt.Sprintf("backends %s and %s together", m.From, m.To), workflow.ExecuteActivity(onMover(ctx, patience, fmt.Sprintf("compare backends %s and %s", m.From, m.To)), r.CheckPair,
 			activities.CheckPairParams{From: m.From, To: m.To, Repository: m.Repository})},
-		{"the edges together", workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, oneTry(patience, "uploads through every pair of edges")), p.CheckEdges,
+		{"the edges together", workflow.ExecuteActivity(looking(ctx, patience, "uploads through every pair of edges"), p.CheckEdges,
 			activities.CheckEdgesParams{Edges: edges, Repository: m.Repository})},
 	}
 }

@@ -3,14 +3,10 @@
 package objectstore_test
 
 import (
-	"net/http"
-	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/ncw/swift/v2"
 	"github.com/stretchr/testify/require"
@@ -29,11 +25,7 @@ func TestTheRoomOfACephBucketIsItsQuota(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, room.Known, "without a quota nobody knows: %+v", room)
 
-	for _, args := range [][]string{{"quota", "set", "--max-size=1000000"}, {"quota", "enable"}} {
-		command := append([]string{"-c", lab.Ceph.Dir + "/etc/ceph.conf", "-n", "client.rgw.a"}, args...)
-		out, err := exec.Command("radosgw-admin", append(command, "--quota-scope=bucket", "--bucket="+bucket)...).CombinedOutput()
-		require.NoError(t, err, string(out))
-	}
+	require.NoError(t, lab.Ceph.Limit(t.Context(), bucket, 1_000_000))
 	_, err = store.Put(t.Context(), "blobs/x", strings.NewReader(strings.Repeat("x", 1000)), 1000, objectstore.PutOptions{})
 	require.NoError(t, err)
 	room, err = objectstore.RoomOf(t.Context(), store)
@@ -52,21 +44,12 @@ func TestRulesThatExpireABucketAreNamed(t *testing.T) {
 	rules, err := objectstore.Expiring(t.Context(), store)
 	require.NoError(t, err)
 	require.Empty(t, rules)
-	client := s3.New(s3.Options{
-		BaseEndpoint: aws.String(lab.Ceph.Endpoint), Region: lab.Ceph.Region, UsePathStyle: true, HTTPClient: &http.Client{},
-		Credentials:                credentials.NewStaticCredentialsProvider(lab.Ceph.AccessKey, lab.Ceph.SecretKey, ""),
-		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
-	})
 	rule := func(id, prefix string, status types.ExpirationStatus) types.LifecycleRule {
 		return types.LifecycleRule{ID: aws.String(id), Status: status, Filter: &types.LifecycleRuleFilter{Prefix: aws.String(prefix)}, Expiration: &types.LifecycleExpiration{Days: aws.Int32(30)}}
 	}
-	_, err = client.PutBucketLifecycleConfiguration(t.Context(), &s3.PutBucketLifecycleConfigurationInput{Bucket: &bucket, LifecycleConfiguration: &types.BucketLifecycleConfiguration{
-		Rules: []types.LifecycleRule{
-			rule("all", "", types.ExpirationStatusEnabled), rule("off", "docker/", types.ExpirationStatusDisabled), rule("others", "backup/", types.ExpirationStatusEnabled),
-			{ID: aws.String("uploads"), Status: types.ExpirationStatusEnabled, Filter: &types.LifecycleRuleFilter{Prefix: aws.String("docker/registry/")}, AbortIncompleteMultipartUpload: &types.AbortIncompleteMultipartUpload{DaysAfterInitiation: aws.Int32(7)}},
-		},
-	}})
-	require.NoError(t, err)
+	require.NoError(t, lab.Ceph.Expire(t.Context(), bucket,
+		rule("all", "", types.ExpirationStatusEnabled), rule("off", "docker/", types.ExpirationStatusDisabled), rule("others", "backup/", types.ExpirationStatusEnabled),
+		types.LifecycleRule{ID: aws.String("uploads"), Status: types.ExpirationStatusEnabled, Filter: &types.LifecycleRuleFilter{Prefix: aws.String("docker/registry/")}, AbortIncompleteMultipartUpload: &types.AbortIncompleteMultipartUpload{DaysAfterInitiation: aws.Int32(7)}}))
 	rules, err = objectstore.Expiring(t.Context(), store)
 	require.NoError(t, err)
 	require.Equal(t, []string{`rule "all" of bucket ` + bucket + ` deletes objects below "" 30 days after they were written`}, rules)

@@ -13,13 +13,18 @@ import (
 )
 
 // Backends looks at the two backends of a move, and at what they have to do with each other.
-func Backends(ctx context.Context, from, to *registry.Registry, repository string) (findings []Finding) {
+func Backends(ctx context.Context, from, to *registry.Registry, repository string) []Finding {
 	a, b := backend(from), backend(to)
-	findings = append(strangers(ctx, a, b, repository), strangers(ctx, b, a, repository)...)
-	for _, p := range []place{a, b} {
-		findings = append(findings, instances(ctx, p, repository), deletes(ctx, p, repository), clock(ctx, p))
+	checks := []func() []Finding{
+		func() []Finding { return strangers(ctx, a, b, repository) },
+		func() []Finding { return strangers(ctx, b, a, repository) },
 	}
-	return findings
+	for _, p := range []place{a, b} {
+		checks = append(checks,
+			func() []Finding { return []Finding{instances(ctx, p, repository)} },
+			func() []Finding { return []Finding{deletes(ctx, p, repository), clock(ctx, p)} })
+	}
+	return together(checks...)
 }
 
 // strangers checks that a backend knows nothing of a blob that only the other one was given. Distribution's cache of blob descriptors, when two share one

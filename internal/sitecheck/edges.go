@@ -7,16 +7,20 @@ import (
 )
 
 // Edges looks at the proxy nodes as clients meet them: one after the other, and each with each other, since nothing keeps a client at one.
-func Edges(ctx context.Context, edges []*registry.Registry, repository string) (findings []Finding) {
+func Edges(ctx context.Context, edges []*registry.Registry, repository string) []Finding {
 	var nodes []place
+	var checks []func() []Finding
 	for _, e := range edges {
 		p := node(e)
 		nodes = append(nodes, p)
-		findings = append(findings, instances(ctx, p, repository))
-		findings = append(findings, redirected(ctx, p, repository)...)
-		findings = append(findings, clock(ctx, p))
+		checks = append(checks,
+			func() []Finding { return []Finding{instances(ctx, p, repository)} },
+			func() []Finding { return append(redirected(ctx, p, repository), clock(ctx, p)) })
 	}
-	return append(findings, hops(ctx, nodes, repository)...)
+	for _, begin := range nodes {
+		checks = append(checks, func() []Finding { return hops(ctx, begin, nodes, repository) })
+	}
+	return together(checks...)
 }
 
 // redirected is redirects through a proxy node, which may say another address than the backend does.

@@ -12,6 +12,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
+	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -50,6 +52,17 @@ func unknown(what string, err error) Finding {
 		cure = "give transship's user the right to push to the repository for probes (prefixes.probe), or see to it yourself"
 	}
 	return known(what, "could not be looked at: "+err.Error(), cure)
+}
+
+// together runs checks side by side, since each waits for answers most of its time, and keeps their order.
+func together(checks ...func() []Finding) []Finding {
+	found := make([][]Finding, len(checks))
+	var wait sync.WaitGroup
+	for i, check := range checks {
+		wait.Go(func() { found[i] = check() })
+	}
+	wait.Wait()
+	return slices.Concat(found...)
 }
 
 // content is a blob that nobody else has.
