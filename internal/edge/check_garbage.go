@@ -2,6 +2,7 @@ package edge
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,7 +16,7 @@ const collection = "garbage-collect"
 var scheduled = []string{"etc/crontab", "etc/cron.*/*", "var/spool/cron/*", "var/spool/cron/crontabs/*", "etc/systemd/system/*.service", "etc/systemd/system/*/*.conf", "lib/systemd/system/*.service"}
 
 // checkGarbage looks below root, which is "/" but in tests, for a garbage collection that runs, or would by itself: registries often run on the same
-// machines as their proxies.
+// machines as their proxies. It tells where, and not what the command is: there may be secrets in it.
 func checkGarbage(name, root string) []Finding {
 	f := Finding{What: "edge " + name + ": no garbage collection runs or would begin by itself on this node"}
 	var findings []Finding
@@ -32,14 +33,14 @@ func checkGarbage(name, root string) []Finding {
 		}
 		args := strings.Split(strings.TrimRight(string(command), "\x00"), "\x00")
 		if slices.Contains(args, collection) {
-			add("process "+filepath.Base(filepath.Dir(path))+" is "+strings.Join(args, " "), "wait for its end before you move anything to or from that registry")
+			add(fmt.Sprintf("process %s, %s, is a %s", filepath.Base(filepath.Dir(path)), filepath.Base(args[0]), collection), "wait for its end before you move anything to or from that registry")
 		}
 	}
 	for _, pattern := range scheduled {
 		paths, _ := filepath.Glob(filepath.Join(root, pattern))
 		for _, path := range paths {
-			if line := mentions(path); line != "" {
-				add(path+" has: "+line, "switch it off until the migration has been finalized")
+			if line := mentions(path); line > 0 {
+				add(fmt.Sprintf("%s:%d has a %s", path, line, collection), "switch it off until the migration has been finalized")
 			}
 		}
 	}
@@ -50,17 +51,19 @@ func checkGarbage(name, root string) []Finding {
 	return findings
 }
 
-// mentions returns the first line of a file, comments aside, that collects garbage.
-func mentions(path string) string {
+// mentions returns the number of the first line of a file, comments aside, that collects garbage; 0 when there is none.
+func mentions(path string) int {
 	content, err := os.ReadFile(path)
 	if err != nil {
-		return ""
+		return 0
 	}
+	n := 0
 	for line := range bytes.Lines(content) {
+		n++
 		line = bytes.TrimSpace(line)
 		if bytes.Contains(line, []byte(collection)) && !bytes.HasPrefix(line, []byte("#")) {
-			return string(line)
+			return n
 		}
 	}
-	return ""
+	return 0
 }

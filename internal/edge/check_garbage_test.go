@@ -23,7 +23,7 @@ func TestAGarbageCollectionThatRunsOrIsPlannedIsFound(t *testing.T) {
 
 	for name, planted := range map[string][2]string{
 		"a process":        {"proc/9/cmdline", "docker-registry\x00garbage-collect\x00--delete-untagged\x00/etc/docker/registry/config.yml\x00"},
-		"cron.d":           {"etc/cron.d/gc", "0 3 * * 0 root docker-registry garbage-collect /c.yml\n"},
+		"cron.d":           {"etc/cron.d/gc", "PATH=/bin\n0 3 * * 0 root REGISTRY_HTTP_SECRET=secret docker-registry garbage-collect /c.yml\n"},
 		"crontab":          {"etc/crontab", "0 3 * * 0 root docker exec registry bin/registry garbage-collect /c.yml\n"},
 		"a user's crontab": {"var/spool/cron/crontabs/root", "0 3 * * 0 registry garbage-collect /c.yml\n"},
 		"cron.daily":       {"etc/cron.daily/registry", "#!/bin/sh\nexec docker-registry garbage-collect /c.yml\n"},
@@ -34,8 +34,12 @@ func TestAGarbageCollectionThatRunsOrIsPlannedIsFound(t *testing.T) {
 			defer os.Remove(path)
 			found := checkGarbage("e1", root)
 			require.Len(t, found, 1)
+			if name == "cron.d" {
+				require.Contains(t, found[0].Detail, path+":2 has")
+			}
 			require.True(t, found[0].Warned())
 			require.Contains(t, found[0].Detail, "garbage-collect")
+			require.NotContains(t, found[0].Detail, "secret")
 		})
 	}
 }
