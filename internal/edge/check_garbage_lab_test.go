@@ -17,7 +17,9 @@ import (
 
 func TestARealGarbageCollectionIsSeenWhileItRuns(t *testing.T) {
 	seen := func(pid int) bool {
-		return slices.ContainsFunc(checkGarbage("e1", "/"), func(f Finding) bool { return strings.HasPrefix(f.Detail, "process "+strconv.Itoa(pid)+", docker-registry, is a garbage-collect") })
+		return slices.ContainsFunc(checkGarbage("e1", "/"), func(f Finding) bool {
+			return strings.HasPrefix(f.Detail, "process "+strconv.Itoa(pid)+", docker-registry, is a garbage-collect")
+		})
 	}
 	waits := filepath.Join(t.TempDir(), "config.yml") // a pipe that nobody writes to: it goes on looking
 	require.NoError(t, syscall.Mkfifo(waits, 0o600))
