@@ -8,6 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"transship/internal/edge"
+	"transship/internal/report"
+	"transship/workflows"
 )
 
 func TestTheSnippetHasALocationForEachPrefixOfTheConfiguration(t *testing.T) {
@@ -23,6 +25,13 @@ func TestTheSnippetHasALocationForEachPrefixOfTheConfiguration(t *testing.T) {
 	assert.Equal(t, exitUsage, code)
 	assert.Empty(t, stdout)
 	assert.Contains(t, stderr, "the edges are edge1")
+}
+
+func TestAPlanShowsItsWarnings(t *testing.T) {
+	var b strings.Builder
+	require.NoError(t, writePlan(&b, workflows.DryRunResult{Plan: report.Plan{Warnings: []string{"backend new is not empty"}}}, "old", "new", false))
+	require.Contains(t, b.String(), "worth knowing before it begins: 1\n  backend new is not empty\n")
+	require.NotContains(t, b.String(), "BLOCKED")
 }
 
 func TestAWarningIsShownAsOne(t *testing.T) {

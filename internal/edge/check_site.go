@@ -26,8 +26,8 @@ func (e *Edge) checkBuild(ctx context.Context) []Finding {
 		return nil // said of the configuration
 	}
 	// It needs no rights, and a site's sudo may not let it.
-	if command[0] == "sudo" {
-		command = slices.DeleteFunc(command[1:], func(arg string) bool { return arg == "-n" })
+	if i := slices.IndexFunc(command, func(arg string) bool { return filepath.Base(arg) == "nginx" }); i > 0 && filepath.Base(command[0]) == "sudo" {
+		command = command[i:]
 	}
 	output, err := e.output(ctx, command)
 	if err != nil {
