@@ -239,7 +239,7 @@ func (n *plainNode) apply(generation int64, routes ...routing.Route) answer {
 func (n *plainNode) push(path string) int {
 	req, err := http.NewRequest(http.MethodPut, n.url+path, strings.NewReader("body"))
 	require.NoError(n.t, err)
-	resp, err := (&http.Client{Timeout: 10 * time.Second}).Do(req)
+	resp, err := (&http.Client{Timeout: 20 * time.Second}).Do(req)
 	require.NoError(n.t, err)
 	defer resp.Body.Close()
 	return resp.StatusCode
@@ -272,8 +272,8 @@ func TestAnEdgeWorkerWithoutPrivilegesServesItsNode(t *testing.T) {
 
 	// A held write waits, which it does only where nginx's www-data reaches the gate by its socket; a push that nobody releases goes on when the lease is over.
 	held := watched
-	held.Mode, held.Hold, held.Lease = routing.Held, "h1", 2*time.Second
-	require.Empty(t, n.apply(3, held).Error)
+	held.Mode, held.Hold, held.Lease = routing.Held, "h1", 8*time.Second
+	require.Empty(t, n.apply(3, held).Error) // and a look at everything, which takes a part of the hold
 	begin := time.Now()
 	require.Equal(t, http.StatusCreated, n.push("/v2/restricted/app/manifests/v1"))
 	require.Greater(t, time.Since(begin), time.Second, "the gate parked it")
