@@ -23,7 +23,8 @@ packages: ## nginx and docker-registry from Debian, nothing autostarted
 
 packages-lab: ## Swift, Ceph and what else the full lab runs, nothing autostarted
 	@scripts/packages swift=2.30.* swift-proxy=2.30.* swift-account=2.30.* swift-container=2.30.* swift-object=2.30.* memcached=1.6.* \
-	  ceph-mon=16.2.* ceph-mgr=16.2.* ceph-osd=16.2.* radosgw=16.2.* ceph-common=16.2.* ngircd=26.* prometheus=2.42.* skopeo=1.9.* rclone=1.60.*
+	  ceph-mon=16.2.* ceph-mgr=16.2.* ceph-osd=16.2.* radosgw=16.2.* ceph-common=16.2.* ngircd=26.* prometheus=2.42.* skopeo=1.9.* rclone=1.60.* \
+	  redis-server=5:7.0.* sudo=1.9.*
 
 demo: packages $(if $(filter full,$(LAB)),packages-lab) build devserver ## one prefix migrates, another rolls back, clients at work all the while
 	$(GO) run ./lab/demo -lab $(LAB) demo

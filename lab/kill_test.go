@@ -20,7 +20,7 @@ import (
 
 // killAt are the activities, one of each step, at whose first scheduling a process is killed.
 var killAt = []string{
-	"ClaimPrefix", "PlanRepositories", "AuditRepositories", "WatchPrefix", "MirrorRepositories", "VerifyRepositories", "HoldWrites", "DrainWrites",
+	"ClaimPrefix", "PlanRepositories", "CheckPair", "AuditRepositories", "WatchPrefix", "MirrorRepositories", "VerifyRepositories", "HoldWrites", "DrainWrites",
 	"ApplyChanges", "FlipPrefix", "ReleaseWrites", "ProbeEdge", "DisownPrefix", "WriteReport",
 }
 

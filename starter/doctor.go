@@ -22,7 +22,9 @@ func (a *app) doctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "check every connection and precondition, and say how to cure what is wrong",
 		Long: `Checks, in this order: the configuration, Temporal, its namespace and search attributes, that a worker polls each task queue, and, from where the
-workers run, the registries, nginx and its files. The exit code is 5 when something needs a cure.`,
+workers run, the registries, nginx, its files and how the site includes them, and what all of these
+do together: small blobs are pushed to the repository for probes, and deleted again. The exit code is 5 when something needs a cure; what is
+only a warning does not count.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.doctor(c.Context()) },
 	}
@@ -44,7 +46,7 @@ func (a *app) doctor(ctx context.Context) error {
 	}
 	wrong := 0
 	for _, f := range findings {
-		if !f.OK {
+		if f.Failed() {
 			wrong++
 		}
 	}
@@ -58,6 +60,9 @@ func writeFinding(w io.Writer, f edge.Finding) error {
 	line := "ok    " + oneLine(f.What)
 	if !f.OK {
 		line = "FAIL  " + oneLine(f.What)
+		if f.Warning {
+			line = "warn  " + oneLine(f.What)
+		}
 		if f.Detail != "" {
 			line += ": " + oneLine(f.Detail)
 		}
@@ -146,7 +151,7 @@ func (d *desk) askWorkers(ctx context.Context) []edge.Finding {
 	}
 	run, err := d.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 		ID: "doctor/" + uuid.NewString(), TaskQueue: workflows.Queue, WorkflowExecutionTimeout: max(time.Second, d.timeout), StaticSummary: "checks of every connection",
-	}, workflows.Doctor, workflows.DoctorInput{Backends: d.config.BackendNames(), Edges: d.config.EdgeNames()})
+	}, workflows.Doctor, workflows.DoctorInput{Backends: d.config.BackendNames(), Edges: d.config.EdgeNames(), Moves: d.moves()})
 	if err != nil {
 		return failed(err)
 	}
@@ -155,4 +160,14 @@ func (d *desk) askWorkers(ctx context.Context) []edge.Finding {
 		return failed(err)
 	}
 	return findings
+}
+
+// moves are those of the prefixes of the configuration.
+func (d *desk) moves() (moves []workflows.Move) {
+	for _, p := range d.config.Prefixes {
+		if m, err := d.config.Move(p.Prefix, "", ""); err == nil { // the configuration was checked
+			moves = append(moves, workflows.Move{Prefix: m.Prefix, From: m.From, To: m.To, Repository: m.Probe})
+		}
+	}
+	return moves
 }

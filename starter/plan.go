@@ -27,7 +27,7 @@ func (a *app) planCommand() *cobra.Command {
 		Use:   "plan PREFIX",
 		Short: "what a migration would do, and what stands in its way; changes nothing",
 		Long: `Looks at everything that a migration rests on: what would be copied and how many bytes, what differs or is broken already, what the edges' files
-would become, and what blocks it. It changes nothing. The exit code is 5 when the migration is blocked.`,
+would become, and what blocks it. It changes nothing, but for small blobs that it pushes to the repository for probes and deletes again. The exit code is 5 when the migration is blocked.`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completePrefix,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -146,6 +146,7 @@ func writePlan(w io.Writer, r workflows.DryRunResult, from, to string, files boo
 		{"tags that only " + to + " has", p.Extra},
 		{"images that " + from + " cannot serve whole", p.Broken},
 		{"keys in the store of " + from + " that no registry writes; they stay where they are", p.Unexpected},
+		{"worth knowing before it begins", p.Warnings},
 		{"BLOCKED", p.Blockers},
 	} {
 		if len(list.names) == 0 {

@@ -76,7 +76,7 @@ here may be interrupted, and the migration goes on.`,
 	a.root.AddCommand(a.migrateCommand())
 	a.root.AddCommand(a.orderCommands()...)
 	a.root.AddCommand(
-		a.statusCommand(), a.historyCommand(), a.reportCommand(), a.planCommand(), a.verifyCommand(), a.auditCommand(), a.throttleCommand(), a.routesCommand(), a.doctorCommand(), a.configCommand(),
+		a.statusCommand(), a.historyCommand(), a.reportCommand(), a.planCommand(), a.verifyCommand(), a.auditCommand(), a.throttleCommand(), a.routesCommand(), a.edgeCommand(), a.doctorCommand(), a.configCommand(),
 		a.versionCommand(), exitCodesTopic(),
 	)
 	return a

@@ -1,18 +1,22 @@
 package workflows
 
 import (
+	"fmt"
 	"time"
 
 	"go.temporal.io/sdk/workflow"
 
 	"transship/activities"
 	"transship/internal/edge"
+	"transship/internal/routing"
 )
 
 // DoctorInput names what the asker's configuration has.
 type DoctorInput struct {
 	Backends []string `json:"backends"`
 	Edges    []string `json:"edges"`
+	// Moves are those of the configuration's prefixes.
+	Moves []Move `json:"moves,omitempty"`
 }
 
 // Doctor checks every connection that workers need, from where they run.
@@ -28,7 +32,23 @@ func Doctor(ctx workflow.Context, in DoctorInput) ([]edge.Finding, error) {
 	for i, name := range in.Edges {
 		edges[i] = workflow.ExecuteActivity(onEdge(ctx, name, patience, "check edge "+name), e.CheckEdge)
 	}
+	var together []question
 	var findings []edge.Finding
+	if len(in.Moves) > 0 {
+		var table *activities.Routes
+		var now routing.Routing
+		err := workflow.ExecuteActivity(small(ctx, patience, "the routing table"), table.ReadTable).Get(ctx, &now)
+		resting, busy := atRest(in.Moves, now.Table)
+		if err != nil {
+			resting, busy = nil, in.Moves // who knows
+		}
+		for _, m := range resting {
+			together = append(together, askSite(ctx, m, in.Edges, 2*patience+patience/2)...)
+		}
+		for _, m := range busy {
+			findings = append(findings, edge.Finding{What: fmt.Sprintf("backends %s and %s, and the edges, together", m.From, m.To), Detail: "not looked at: " + notNow, Cure: "look again when it has ended", Warning: true})
+		}
+	}
 	for i, name := range in.Backends {
 		f := edge.Finding{What: "backend " + name + ": movers reach it", OK: true}
 		if err := backends[i].Get(ctx, nil); err != nil {
@@ -43,5 +63,5 @@ func Doctor(ctx workflow.Context, in DoctorInput) ([]edge.Finding, error) {
 		}
 		findings = append(findings, seen...)
 	}
-	return findings, nil
+	return append(findings, answers(ctx, together)...), nil
 }

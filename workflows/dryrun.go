@@ -28,7 +28,7 @@ func DryRun(ctx workflow.Context, in MigrateInput) (DryRunResult, error) {
 	if err := workflow.ExecuteActivity(toRoutes(ctx, "the routing table"), r.ReadTable).Get(ctx, &now); err != nil {
 		return DryRunResult{}, err
 	}
-	p, err := makePlan(ctx, in)
+	p, err := makePlan(ctx, in, owned(now.Table, in.Prefix))
 	if err != nil {
 		return DryRunResult{}, err
 	}

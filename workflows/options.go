@@ -19,6 +19,14 @@ func small(ctx workflow.Context, limit time.Duration, summary string) workflow.C
 	})
 }
 
+// looking is for checks on the queue of workflows that take longer than seconds: a worker that dies meanwhile is noticed by its heartbeat.
+func looking(ctx workflow.Context, limit time.Duration, summary string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue: Queue, ScheduleToCloseTimeout: limit, StartToCloseTimeout: limit, HeartbeatTimeout: 5 * time.Second, Summary: summary,
+		RetryPolicy: &temporal.RetryPolicy{InitialInterval: 250 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 5 * time.Second},
+	})
+}
+
 // toRoutes is for asking Routes for a change: the answer takes as long as the edges do, and a worker that dies meanwhile is noticed by its
 // heartbeat.
 func toRoutes(ctx workflow.Context, summary string) workflow.Context {

@@ -24,7 +24,7 @@ func (m *migration) plan(ctx workflow.Context) error {
 	}
 	in := m.MigrateInput
 	in.Edges = m.edges()
-	planned, err := makePlan(ctx, in)
+	planned, err := makePlan(ctx, in, false)
 	if err != nil {
 		return err
 	}
@@ -58,19 +58,23 @@ type planned struct {
 	report.Plan
 	repositories, before []string
 	shards               []mirror.Shard
+	// running says that a migration of the prefix is at work already.
+	running bool
 }
 
 // reach is how long a backend or edge may be silent before a plan calls it unreachable.
 const reach = 20 * time.Second
 
 // makePlan looks at everything a migration rests on. What would stop it is in the plan's blockers; an error means that nobody knows.
-func makePlan(ctx workflow.Context, in MigrateInput) (planned, error) {
-	var p planned
+func makePlan(ctx workflow.Context, in MigrateInput, running bool) (planned, error) {
+	p := planned{running: running}
 	if problems := in.Policy.Check(); len(problems) > 0 {
 		return p, refusal("Policy", "policy.%v", problems[0])
 	}
-	p.Blockers = append(reachBackends(ctx, in), reachEdges(ctx, in)...)
-	if len(p.Blockers) > 0 {
+	p.Blockers = reachBackends(ctx, in)
+	var unfit []string
+	unfit, p.Warnings = reachEdges(ctx, in)
+	if p.Blockers = append(p.Blockers, unfit...); len(p.Blockers) > 0 {
 		return p, nil
 	}
 	size := sizeRepositories
@@ -89,6 +93,7 @@ func makePlan(ctx workflow.Context, in MigrateInput) (planned, error) {
 	if n := len(p.Extra); n > 0 && !in.Policy.Verify.AllowExtra {
 		p.Blockers = append(p.Blockers, fmt.Sprintf("backend %s has %d tags under %s that %s does not have, such as %s: delete them there, or set policy.verify.allow_extra", in.To, n, in.Prefix, in.From, p.Extra[0]))
 	}
+	checkMove(ctx, in, &p)
 	return p, nil
 }
 
@@ -124,7 +129,7 @@ func sizeShards(ctx workflow.Context, in MigrateInput, p *planned) (err error) {
 	if err := workflow.ExecuteActivity(onMover(ctx, 24*time.Hour, "size up "+in.Prefix.String()), a.PlanRepositories, q).Get(ctx, &whole); err != nil {
 		return err
 	}
-	whole.Plan.Blockers = p.Blockers
+	whole.Plan.Blockers, whole.Plan.Warnings = p.Blockers, p.Warnings
 	p.Plan = whole.Plan
 	return nil
 }
@@ -143,19 +148,19 @@ func reachBackends(ctx workflow.Context, in MigrateInput) (blockers []string) {
 // edgeLooks is how often an edge is looked at before a plan calls it unfit: its nginx may just be restarting.
 const edgeLooks = 3
 
-func reachEdges(ctx workflow.Context, in MigrateInput) (blockers []string) {
+func reachEdges(ctx workflow.Context, in MigrateInput) (blockers, warnings []string) {
 	for look := range edgeLooks {
-		if blockers = checkEdges(ctx, in); len(blockers) == 0 {
-			return nil
+		if blockers, warnings = checkEdges(ctx, in); len(blockers) == 0 {
+			break
 		}
 		if look < edgeLooks-1 && workflow.Sleep(ctx, 2*time.Second) != nil {
 			break
 		}
 	}
-	return blockers
+	return blockers, warnings
 }
 
-func checkEdges(ctx workflow.Context, in MigrateInput) (blockers []string) {
+func checkEdges(ctx workflow.Context, in MigrateInput) (blockers, warnings []string) {
 	var a *activities.Edge
 	for _, name := range in.Edges {
 		var findings []edge.Finding
@@ -164,10 +169,15 @@ func checkEdges(ctx workflow.Context, in MigrateInput) (blockers []string) {
 			blockers = append(blockers, fmt.Sprintf("edge %s cannot be used: %s", name, because(err)))
 		}
 		for _, f := range findings {
-			if !f.OK {
-				blockers = append(blockers, fmt.Sprintf("%s: %s: %s", f.What, f.Detail, f.Cure))
+			switch {
+			case f.Failed():
+				blockers = append(blockers, inWords(f))
+			case f.Warned():
+				warnings = append(warnings, inWords(f))
 			}
 		}
 	}
-	return blockers
+	return blockers, warnings
 }
+
+func inWords(f edge.Finding) string { return fmt.Sprintf("%s: %s: %s", f.What, f.Detail, f.Cure) }

@@ -305,6 +305,21 @@ func (f *fakes) CheckEdge(context.Context) ([]edge.Finding, error) {
 	return act(f.w, "CheckEdge", func() ([]edge.Finding, error) { return f.w.findings, nil })
 }
 
+func (f *fakes) CheckPair(_ context.Context, p activities.CheckPairParams) ([]edge.Finding, error) {
+	return act(f.w, "CheckPair", func() ([]edge.Finding, error) {
+		f.w.pushed = append(f.w.pushed, p.Repository)
+		return f.w.together, nil
+	})
+}
+
+func (f *fakes) CheckEdges(_ context.Context, p activities.CheckEdgesParams) ([]edge.Finding, error) {
+	return act(f.w, "CheckEdges", func() ([]edge.Finding, error) { return nil, nil })
+}
+
+func (f *fakes) MeasureRoom(_ context.Context, p activities.MeasureRoomParams) (activities.MeasureRoomResult, error) {
+	return act(f.w, "MeasureRoom", func() (activities.MeasureRoomResult, error) { return f.w.room, nil })
+}
+
 func (f *fakes) JournalEnd(ctx context.Context) (journal.Position, error) {
 	return act(f.w, "JournalEnd", func() (journal.Position, error) { return position(len(f.w.journal[onWhich(ctx)])), nil })
 }

@@ -56,6 +56,9 @@ type world struct {
 	holds []string
 
 	findings  []edge.Finding
+	together  []edge.Finding // of two backends
+	pushed    []string       // the repositories that these were looked at through
+	room      activities.MeasureRoomResult
 	plan      report.Plan
 	broken    []registry.Problem // what audits find
 	extra     []registry.Difference

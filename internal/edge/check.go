@@ -18,7 +18,15 @@ type Finding struct {
 	Detail string `json:"detail,omitempty"`
 	// Cure is what to do about it.
 	Cure string `json:"cure,omitempty"`
+	// Warning says of what is not OK that it stops nothing: people should know, and may have their reasons.
+	Warning bool `json:"warning,omitempty"`
 }
+
+// Failed reports whether the precondition must be met first.
+func (f Finding) Failed() bool { return !f.OK && !f.Warning }
+
+// Warned reports whether people should know of it although it stops nothing.
+func (f Finding) Warned() bool { return !f.OK && f.Warning }
 
 // Check looks at everything this node needs, touching nothing but a file of its own.
 func (e *Edge) Check(ctx context.Context) []Finding {
@@ -32,7 +40,11 @@ func (e *Edge) Check(ctx context.Context) []Finding {
 	}
 	found("generated files can be written to "+e.Directory, writable(e.Directory), "give the edge worker's user write access to "+e.Directory)
 	found("state can be written to "+filepath.Dir(e.State), writable(filepath.Dir(e.State)), "give the edge worker's user write access to the folder, or set edges."+e.Name+".state")
-	found("nginx accepts its configuration", e.run(ctx, e.TestCommand), "run "+strings.Join(e.TestCommand, " ")+" and mend what it names")
+	accepted := e.run(ctx, e.TestCommand)
+	found("nginx accepts its configuration", accepted, "run "+strings.Join(e.TestCommand, " ")+" and mend what it names")
+	if accepted == nil { // or it shows none
+		findings = append(findings, e.checkSite(ctx)...)
+	}
 	// Under the lock, so that no table changes between the two that are compared.
 	e.mu.Lock()
 	answer, err := ask[confirmation](ctx, e.StatusURL)
@@ -57,7 +69,7 @@ func (e *Edge) Check(ctx context.Context) []Finding {
 		}
 		found("log "+log+" can be read", err, "let nginx's log be read by the edge worker's user; nginx creates it when it starts with the generated files")
 	}
-	return findings
+	return append(findings, checkGarbage(e.Name, "/")...)
 }
 
 func writable(dir string) error {

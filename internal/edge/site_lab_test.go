@@ -23,6 +23,7 @@ import (
 
 	"transship/internal/journal"
 	"transship/internal/routing"
+	"transship/lab/servers"
 )
 
 // node is a real nginx on a loopback port, with an edge beside it and two backends that remember what reached them.
@@ -92,10 +93,9 @@ func (n *node) tell() Tell {
 
 func free(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ports, err := servers.FreePorts(1)
 	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	return ports[0]
 }
 
 // backend answers every write with 201 and every read with its name.

@@ -111,7 +111,7 @@ const startHold = "start"
 
 // unsureRule parks the writes of a prefix while the node does not know whether its table is the present one.
 func (e *Edge) unsureRule(s state, p routing.Prefix) gate.Rule {
-	rule := gate.Rule{Mode: routing.Prepared, Backend: s.Table.Backend(string(p)), Hold: startHold, Deadline: e.unsureUntil}
+	rule := gate.Rule{Mode: routing.Prepared, Backend: s.Table.Backend(string(p)), Hold: startHold, Unsure: true, Deadline: e.unsureUntil}
 	if r, ok := s.Table.Lookup(p); ok {
 		rule.Other, rule.Uploads, rule.Scope = r.Other, r.Uploads, r.Scope()
 	}

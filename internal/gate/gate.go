@@ -35,13 +35,15 @@ type Rule struct {
 	Uploads []routing.Upload
 	// Hold names the freeze; only for parking modes.
 	Hold string
+	// Unsure says that it parks because this node may have missed a routing table: nothing is committed before it has that.
+	Unsure bool
 	// Deadline ends a parking mode: Held writes go on to Backend, others are refused.
 	Deadline time.Time
 }
 
 // Equal reports whether two rules say the same.
 func (r Rule) Equal(o Rule) bool {
-	return r.Mode == o.Mode && r.Backend == o.Backend && r.Other == o.Other && r.Scope == o.Scope && r.Narrowing == o.Narrowing && r.Hold == o.Hold &&
+	return r.Mode == o.Mode && r.Backend == o.Backend && r.Other == o.Other && r.Scope == o.Scope && r.Narrowing == o.Narrowing && r.Hold == o.Hold && r.Unsure == o.Unsure &&
 		r.Deadline.Equal(o.Deadline) && slices.Equal(r.Uploads, o.Uploads)
 }
 

@@ -102,6 +102,8 @@ func (g *Gate) decide(p routing.Prefix, r *ruleState, w Write) decision {
 	t, ok := journal.ParseTarget(w.Method, w.Path, w.Query)
 	parks := r.Mode.Parks() && (r.Mode != routing.Held || time.Now().Before(r.Deadline))
 	switch {
+	case r.Unsure && w.Method == http.MethodPut: // nobody could carry over what it commits
+		return decision{wait: true}
 	case ok && t.Kind == journal.Upload && t.Reference != "":
 		to := g.home(t.Reference, r)
 		return decision{to: to, relay: w.Method == http.MethodPut && (parks || to != r.Backend)}

@@ -37,7 +37,11 @@ var markdown = template.Must(template.New("").Funcs(template.FuncMap{
 | rounds of checks | {{.Checks.Rounds}}, {{.Checks.RoundsFailed}} failed |
 | traffic before | {{.Checks.Before}} |
 | traffic after | {{.Checks.After}} |
+{{with .Plan.Warnings}}
+## Known before it began
 
+{{range .}}- {{.}}
+{{end}}{{end}}
 ## Steps
 
 | step | began (UTC) | took | note |

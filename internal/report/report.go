@@ -95,6 +95,8 @@ type Plan struct {
 	Broken []string `json:"broken,omitempty"`
 	// Blockers are reasons why the migration cannot begin.
 	Blockers []string `json:"blockers,omitempty"`
+	// Warnings are what people should know before it begins.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Add sums up the plans of two lists of repositories. Blobs that both refer to are counted twice.
@@ -104,7 +106,7 @@ func (p Plan) Add(o Plan) Plan {
 		Manifests: p.Manifests + o.Manifests, Blobs: p.Blobs + o.Blobs, Bytes: p.Bytes + o.Bytes,
 		BlobsPresent: p.BlobsPresent + o.BlobsPresent, BytesPresent: p.BytesPresent + o.BytesPresent,
 		Changed: append(p.Changed, o.Changed...), Extra: append(p.Extra, o.Extra...),
-		Broken: append(p.Broken, o.Broken...), Blockers: append(p.Blockers, o.Blockers...),
+		Broken: append(p.Broken, o.Broken...), Blockers: append(p.Blockers, o.Blockers...), Warnings: append(p.Warnings, o.Warnings...),
 	}
 }
 
