@@ -7,7 +7,7 @@ LAB ?= small
 # The lab's S3-like clients and registries break on a set AWS_CA_BUNDLE; nothing here uses AWS.
 unexport AWS_CA_BUNDLE
 
-.PHONY: all build devserver packages packages-lab demo up down lab lab-down test unit model lint lab-test bench histories clean
+.PHONY: all build devserver packages packages-lab demo up down lab lab-down test unit model lint lab-test chaos cutovers bench histories clean
 
 all: build
 
@@ -60,6 +60,17 @@ lab-test: packages packages-lab build devserver ## real stores, registries, ngin
 	cd devserver && $(GO) test ./...
 	$(GO) build -o $(BIN)/stores ./lab/stores
 	$(BIN)/stores run -- $(GO) test -race -tags lab -count=1 -p 1 -timeout 45m $$(grep -rl '^//go:build lab' --include='*_test.go' . | xargs -n1 dirname | sort -u)
+
+# How many schedules, cutovers there and back, and how large a blob the two targets below go up to.
+SCHEDULES ?= 200
+CUTOVERS ?= 20
+LARGEST ?= 1GiB
+
+chaos: packages packages-lab build devserver ## random schedules of dying, hanging and cut off processes in migrations and rollbacks under load; for the night
+	$(GO) test -race -tags lab -count=1 -timeout 12h -run 'TestChaos$$' -v ./lab -schedules $(SCHEDULES)
+
+cutovers: packages packages-lab build devserver ## a prefix is flipped and rolled back 20 times under load; for the night
+	$(GO) test -race -tags lab -count=1 -timeout 3h -run TestTwentyFlipsAndTwentyRollbacksUnderLoad -v ./lab -cutovers $(CUTOVERS) -largest $(LARGEST)
 
 bench: packages packages-lab ## against skopeo, crane, regsync and rclone; takes about an hour
 	GOBIN=$(CURDIR)/$(BIN)/bench-tools $(GO) install github.com/google/go-containerregistry/cmd/crane@v0.22.1

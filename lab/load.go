@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"transship/lab/history"
@@ -27,6 +28,9 @@ type Load struct {
 	// Excuse says why a failure was to be expected, or "". It may be nil.
 	Excuse func(f Failure, began, ended time.Time) string
 
+	// Keeps is set while nothing is to be deleted.
+	Keeps atomic.Bool
+
 	edges  []string
 	prefix string
 
@@ -34,8 +38,10 @@ type Load struct {
 	random *rand.Rand
 	images []pushed
 	serial int
-	// moving is as in Clients.
-	moving map[string]*sync.RWMutex
+	// moving is as in Clients, for tags and for digests: a manifest that is put under a second tag has its revision's link rewritten. mounted has what went where, so that no
+	// layer's link is written while it is read.
+	moving  map[string]*sync.RWMutex
+	mounted map[string]bool
 }
 
 // pushed is an image that was acknowledged.
@@ -58,7 +64,7 @@ func (b blob) open() io.Reader { return io.LimitReader(rand.NewChaCha8(b.seed), 
 // NewLoad makes a load for one prefix; what it does follows from the seed, as far as one client's doings follow from its own.
 func NewLoad(edges []string, prefix string, r *history.Recorder, seed uint64) *Load {
 	return &Load{
-		Recorder: r, Largest: 16 << 20, edges: edges, prefix: prefix, random: rand.New(rand.NewPCG(seed, 2)), moving: map[string]*sync.RWMutex{},
+		Recorder: r, Largest: 16 << 20, edges: edges, prefix: prefix, random: rand.New(rand.NewPCG(seed, 2)), moving: map[string]*sync.RWMutex{}, mounted: map[string]bool{},
 	}
 }
 
@@ -155,6 +161,10 @@ func (l *Load) upload(ctx context.Context, repository string, b blob) error {
 	}
 	plain := map[string]string{"Content-Type": "application/octet-stream"}
 	way := l.int(3)
+	if b.Size > 128<<10 {
+		// Distribution 2.8 answers without reading the body; Go's server then reads 256 KiB more of it and resets the connection, and nginx says 502, with or without a migration.
+		way = 1 + l.int(2)
+	}
 	var resp *http.Response
 	var err error
 	if way == 0 { // all in one, which Distribution 2.8 answers by opening a session
@@ -213,6 +223,22 @@ func (l *Load) manifest(config blob, layers []blob) []byte {
 	return raw
 }
 
+// writing locks what a write of an image changes.
+func (l *Load) writing(p pushed) (unlock func()) {
+	tag, digest := l.lock(p.repository+":"+p.tag), l.lock(p.repository+"@"+p.digest)
+	tag.Lock()
+	digest.Lock()
+	return func() { digest.Unlock(); tag.Unlock() }
+}
+
+// reading locks what a pull of an image reads.
+func (l *Load) reading(p pushed) (unlock func()) {
+	tag, digest := l.lock(p.repository+":"+p.tag), l.lock(p.repository+"@"+p.digest)
+	tag.RLock()
+	digest.RLock()
+	return func() { digest.RUnlock(); tag.RUnlock() }
+}
+
 func (l *Load) lock(tag string) *sync.RWMutex {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -251,9 +277,7 @@ func (l *Load) record(ctx context.Context, o history.Operation, err error) bool 
 
 // put puts a manifest under a tag.
 func (l *Load) put(ctx context.Context, client string, p pushed) bool {
-	moving := l.lock(p.repository + ":" + p.tag)
-	moving.Lock()
-	defer moving.Unlock()
+	defer l.writing(p)()
 	o := history.Operation{Client: client, Kind: history.PushTag, Repository: p.repository, Tag: p.tag, Digest: p.digest, Began: time.Now()}
 	resp, err := l.do(ctx, http.MethodPut, "/v2/"+p.repository+"/manifests/"+p.tag, map[string]string{"Content-Type": manifestType}, io.NopCloser(bytes.NewReader(p.manifest)), int64(len(p.manifest)))
 	if err == nil {
@@ -303,6 +327,13 @@ func sum(raw []byte) string {
 
 // mount pushes an image of another repository to this one without sending its blobs.
 func (l *Load) mount(ctx context.Context, client, repository string, from pushed) {
+	l.mu.Lock()
+	again := l.mounted[repository+from.digest]
+	l.mounted[repository+from.digest] = true
+	l.mu.Unlock()
+	if again {
+		return
+	}
 	for _, b := range from.layers {
 		o := history.Operation{Client: client, Kind: history.Mount, Repository: repository, Digest: b.Digest, Bytes: b.Size, Began: time.Now()}
 		resp, err := l.do(ctx, http.MethodPost, "/v2/"+repository+"/blobs/uploads/?mount="+url.QueryEscape(b.Digest)+"&from="+from.repository, nil, nil, 0)
@@ -322,9 +353,7 @@ func (l *Load) mount(ctx context.Context, client, repository string, from pushed
 
 // pull pulls what a tag or a digest refers to, whole, and checks every byte.
 func (l *Load) pull(ctx context.Context, client string, p pushed, by history.Kind) {
-	moving := l.lock(p.repository + ":" + p.tag)
-	moving.RLock()
-	defer moving.RUnlock()
+	defer l.reading(p)()
 	o := history.Operation{Client: client, Kind: by, Repository: p.repository, Tag: p.tag, Began: time.Now()}
 	reference := p.tag
 	if by == history.PullDigest {
@@ -430,7 +459,7 @@ func (l *Load) write(ctx context.Context, client, repository string) {
 	case n < 7:
 		l.push(ctx, client, repository, "latest", false)
 	case n == 7:
-		if p, ok := l.any(fixed); ok && p.repository != repository {
+		if p, ok := l.any(fixed); ok && p.repository != repository && !strings.HasPrefix(p.tag, "mounted-") {
 			l.mount(ctx, client, repository, p)
 		}
 	case n == 8:
@@ -441,15 +470,15 @@ func (l *Load) write(ctx context.Context, client, repository string) {
 	default:
 		if p, ok := l.push(ctx, client, repository, fmt.Sprintf("gone-%d", l.next()), false); ok {
 			pause(ctx, time.Duration(l.int(1500))*time.Millisecond)
-			l.delete(ctx, client, p)
+			if !l.Keeps.Load() {
+				l.delete(ctx, client, p)
+			}
 		}
 	}
 }
 
 func (l *Load) delete(ctx context.Context, client string, p pushed) {
-	moving := l.lock(p.repository + ":" + p.tag)
-	moving.Lock()
-	defer moving.Unlock()
+	defer l.writing(p)()
 	o := history.Operation{Client: client, Kind: history.Delete, Repository: p.repository, Tag: p.tag, Digest: p.digest, Began: time.Now()}
 	resp, err := l.do(ctx, http.MethodDelete, "/v2/"+p.repository+"/manifests/"+p.digest, nil, nil, 0)
 	if err == nil {

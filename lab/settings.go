@@ -13,16 +13,18 @@ type Settings struct {
 	ApprovalRequired bool
 	Broken           string
 	Deep             bool
-	Lease            time.Duration
-	Drain            time.Duration
-	Settle           time.Duration
-	FreezePause      time.Duration
-	Attempts         int
-	Soak             time.Duration
-	Interval         time.Duration
-	Finalize         string
-	Failures         int
-	Jobs             int
+	// AllowExtra lets the target have tags that the source has not.
+	AllowExtra  bool
+	Lease       time.Duration
+	Drain       time.Duration
+	Settle      time.Duration
+	FreezePause time.Duration
+	Attempts    int
+	Soak        time.Duration
+	Interval    time.Duration
+	Finalize    string
+	Failures    int
+	Jobs        int
 	// Checks are the site's own checks, by name.
 	Checks map[string]string
 	// Chat is a Slack-compatible address that is told; empty is none.
@@ -85,7 +87,7 @@ prefixes:
 policy:
   mirror: {jobs: {{.S.Jobs}}}
   audit: {broken: {{.S.Broken}}}
-  verify: {deep: {{.S.Deep}}}
+  verify: {deep: {{.S.Deep}}, allow_extra: {{.S.AllowExtra}}}
   approval: {required: {{.S.ApprovalRequired}}, approvers: [{{range $i, $a := .S.Approvers}}{{if $i}}, {{end}}{{$a}}{{end}}]}
   freeze: {lease: {{.S.Lease}}, drain: {{.S.Drain}}, settle: {{.S.Settle}}, pause: {{.S.FreezePause}}, attempts: {{.S.Attempts}}}
   soak: {duration: {{.S.Soak}}, interval: {{.S.Interval}}, finalize: {{.S.Finalize}}}
