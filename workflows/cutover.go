@@ -1,10 +1,12 @@
 package workflows
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	"transship/activities"
@@ -39,7 +41,7 @@ func (m *migration) cutOver(list []step) step {
 				tried--
 				continue
 			}
-			if !m.rollingBack && !slices.Contains(worthAnotherTry, kindOf(err)) {
+			if !m.rollingBack && !worthAnotherTry(err) {
 				return err
 			}
 			m.decide("transship", "gave up a freeze, writes go on to "+from, because(err))
@@ -56,9 +58,11 @@ func (m *migration) cutOver(list []step) step {
 	}}
 }
 
-// worthAnotherTry are failures that another freeze may not meet.
-var worthAnotherTry = []string{
-	routing.RefusedHoldLost, routing.RefusedNotDrained, routing.RefusedEdge, kindJournalLost, kindLastDelta, "",
+// worthAnotherTry reports whether another freeze may not meet a failure: whatever no activity called final, and some of what they do.
+func worthAnotherTry(err error) bool {
+	var final *temporal.ApplicationError
+	return !errors.As(err, &final) || !final.NonRetryable() ||
+		slices.Contains([]string{routing.RefusedHoldLost, routing.RefusedNotDrained, routing.RefusedEdge, kindJournalLost, kindLastDelta}, final.Type())
 }
 
 // kindLastDelta: what the last delta carried over is not the same on both sides.
