@@ -27,6 +27,11 @@ var dynamicValues = dynamicconfig.StaticClient{
 	// One process gains nothing from partitions; with one, a task is matched at once.
 	dynamicconfig.MatchingNumTaskqueueReadPartitions.Key():  1,
 	dynamicconfig.MatchingNumTaskqueueWritePartitions.Key(): 1,
+	// A shard hands out the tasks of its queues 20 times a second by default, and here all workflows share one shard: a burst of small steps, such as a freeze, would wait 50 ms
+	// for each.
+	dynamicconfig.TransferProcessorMaxPollRPS.Key():   1000,
+	dynamicconfig.TimerProcessorMaxPollRPS.Key():      1000,
+	dynamicconfig.VisibilityProcessorMaxPollRPS.Key(): 1000,
 	// A search attribute added at start is usable as soon as we say that we are ready.
 	dynamicconfig.ForceSearchAttributesCacheRefreshOnRead.Key(): true,
 	// The list page, its counters and `transship status --watch` share this; the default of 10 a second is meant for tenants.
