@@ -61,13 +61,15 @@ func (n *edgeNode) narrow(r routing.Route, d routing.Deletes) {
 	}
 }
 
-// catchUp asks for the present table when this node may have missed one, until it has it.
+// catchUp asks for the present table whenever this node may have missed one, until it has it.
 func (n *edgeNode) catchUp(ctx context.Context, c client.Client) {
-	for n.Unsure() && ctx.Err() == nil {
-		if err := n.fetch(ctx, c); err != nil {
-			n.log.Warn("the routing table cannot be fetched: writes of known prefixes wait or are refused", "error", err)
-			pause(ctx, time.Second)
+	for ctx.Err() == nil {
+		if n.Unsure() {
+			if err := n.fetch(ctx, c); err != nil {
+				n.log.Warn("writes of known prefixes wait or are refused", "error", err)
+			}
 		}
+		pause(ctx, time.Second)
 	}
 }
 
@@ -85,6 +87,11 @@ func (n *edgeNode) fetch(ctx context.Context, c client.Client) error {
 	}
 	if err != nil {
 		return err
+	}
+	for _, e := range now.Edges {
+		if e.Edge == n.name && e.LeftOut {
+			return errors.New("flips go on without this node, by order, until Routes has handed it the table")
+		}
 	}
 	if now.Table.Default == "" {
 		return n.CaughtUp(ctx, nil)

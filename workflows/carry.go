@@ -19,6 +19,9 @@ func (m *migration) mayCarry(_ workflow.Context, q CarryRequest) error {
 	if m.concluding {
 		return refusal("Command", "the migration of %s is over: %s", m.Prefix, m.state.Report.Outcome)
 	}
+	if m.leaving {
+		return refusal("Command", "the migration of %s begins a new run: ask again", m.Prefix)
+	}
 	return nil
 }
 
@@ -28,7 +31,12 @@ func (m *migration) carryNow(ctx workflow.Context, q CarryRequest) (Answer, erro
 	if q.From == m.To {
 		to = m.From
 	}
-	if err := m.apply(ctx, q.From, to, q.Changes, carryLimit); err != nil {
+	left := len(m.state.Report.Left)
+	err := m.apply(ctx, q.From, to, q.Changes, carryLimit)
+	if err == nil && len(m.state.Report.Left) > left { // policy.audit.broken lets a migration go on without it, not a client
+		err = refusal("Broken", "backend %s cannot give it whole", q.From)
+	}
+	if err != nil {
 		return Answer{}, fmt.Errorf("carry over from %s to %s for edge %s: %w", q.From, to, q.Edge, err)
 	}
 	m.deltas(q.From).Changes += len(q.Changes)

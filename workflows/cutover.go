@@ -108,6 +108,9 @@ func (m *migration) attempt(ctx workflow.Context, list []step) error {
 			workflow.GetLogger(ctx).Warn("nothing was carried back before the freeze", "error", because(err))
 		}
 	}
+	if err := m.welcomeBack(ctx); err != nil {
+		return err
+	}
 	m.stored = nil
 	if m.Storage && workflow.GetVersion(ctx, "uploads-in-the-store", workflow.DefaultVersion, 1) > workflow.DefaultVersion {
 		if err := m.uploadsInStore(ctx); err != nil && !m.rollingBack { // a backend that cannot be listed must not keep a rollback from trying
@@ -161,7 +164,16 @@ func (m *migration) freeze(ctx workflow.Context) error {
 	m.frozen = true
 	m.frozenUntil = workflow.Now(ctx).Add(m.Policy.Freeze.Lease)
 	var r *activities.Routes
-	return workflow.ExecuteActivity(toRoutes(ctx, "hold the writes of "+m.Prefix.String()), r.HoldWrites, m.request()).Get(ctx, nil)
+	var after routing.Routing
+	if err := workflow.ExecuteActivity(toRoutes(ctx, "hold the writes of "+m.Prefix.String()), r.HoldWrites, m.request()).Get(ctx, &after); err != nil {
+		return err
+	}
+	for _, e := range after.Edges {
+		if !e.LeftOut && slices.Contains(m.state.Without, e.Edge) { // it serves clients, and nobody has read its journal
+			return refusal(routing.RefusedEdge, "edge %s is back: the next attempt takes it in", e.Edge)
+		}
+	}
+	return nil
 }
 
 // remaining is how much of the freeze is left, less what the flip itself needs.
@@ -186,6 +198,7 @@ func (m *migration) drain(ctx workflow.Context) error {
 	m.lost, m.open, m.drained = nil, nil, map[string]journal.Position{}
 	var failed error
 	var longest time.Duration
+	var closed []string
 	for i, future := range futures {
 		var d activities.DrainResult
 		if err := future.Get(ctx, &d); err != nil {
@@ -193,6 +206,7 @@ func (m *migration) drain(ctx workflow.Context) error {
 			continue
 		}
 		m.drained[edges[i]] = d.Position
+		closed = append(closed, d.Drained.Closed...)
 		longest = max(longest, d.Drained.Waited)
 		for _, u := range d.Drained.Uploads {
 			if !slices.Contains(m.open, u) { // a session may have gone through several edges
@@ -207,6 +221,9 @@ func (m *migration) drain(ctx workflow.Context) error {
 			}
 		}
 	}
+	m.open = slices.DeleteFunc(m.open, func(u routing.Upload) bool {
+		return u.Session != "" && u.Commits == "" && slices.Contains(closed, u.Session)
+	})
 	for _, u := range m.stored {
 		if !slices.ContainsFunc(m.open, func(o routing.Upload) bool { return o.Session == u.Session }) {
 			m.open = append(m.open, u)

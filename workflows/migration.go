@@ -37,6 +37,8 @@ type migration struct {
 	stored []routing.Upload
 	// changes is what the last delta of a cutover carried over.
 	changes []journal.Change
+	// leaving says that a new run is about to begin.
+	leaving bool
 	// concluding says that it is over, but for the report.
 	concluding bool
 	// rollingBack says that the list of steps is over and the way back has begun.
@@ -206,6 +208,8 @@ func (m *migration) continueIfLong(ctx workflow.Context) error {
 	if !workflow.GetInfo(ctx).GetContinueAsNewSuggested() {
 		return nil
 	}
+	m.leaving = true
+	defer func() { m.leaving = false }()
 	if err := workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) }); err != nil {
 		return err
 	}

@@ -209,7 +209,6 @@ func (r *routes) hold(ctx workflow.Context, q routing.Request) error {
 	if err != nil {
 		return refusedStep(err)
 	}
-	r.leaveOut(q.Without)
 	return r.take(ctx, steps)
 }
 
@@ -260,17 +259,32 @@ func (r *routes) undo(ctx workflow.Context, way []routing.Route) {
 	if len(way) > 1 && workflow.GetVersion(ctx, "read-old-before-writing-old", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		way = way[1:]
 	}
-	for len(way) > 1 {
-		err := r.push(ctx, r.Table.With(way[0]), bounded)
-		if err == nil || kindOf(err) == routing.RefusedHoldLost { // whoever lost the hold never read from the new one
-			way = way[1:]
-		} else if workflow.Sleep(ctx, time.Second) != nil {
-			return // only the end of this run can interrupt it
+	if len(way) > 1 {
+		if !r.untilTaken(ctx, way[0]) {
+			return
 		}
+		way = way[1:]
 	}
 	for _, route := range way {
 		_ = r.push(ctx, r.Table.With(route), bounded)
 	}
+}
+
+// untilTaken hands a route to all edges until every one that is not left out has it. Between two tries others may change their prefixes. It is false when this one was changed
+// meanwhile, or this run ends.
+func (r *routes) untilTaken(ctx workflow.Context, route routing.Route) bool {
+	err := r.push(ctx, r.Table.With(route), bounded)
+	for wait := time.Second; err != nil && kindOf(err) != routing.RefusedHoldLost; wait = min(2*wait, time.Minute) { // whoever lost the hold never read from the new one
+		r.lock.Unlock()
+		slept := workflow.Sleep(ctx, wait)
+		locked := r.lock.Lock(ctx)
+		now, _ := r.Table.Lookup(route.Prefix)
+		if slept != nil || locked != nil || now.Mode != route.Mode || now.Hold != route.Hold {
+			return false
+		}
+		err = r.hand(ctx, r.names(func(e routing.EdgeState) bool { return !e.LeftOut && e.Generation < r.Table.Generation }), bounded)
+	}
+	return true
 }
 
 // disown ends a claim. The prefix stays where it is.

@@ -146,12 +146,13 @@ func TestAnEdgeIsLeftOutOnlyByOrderAndUntilItHasTheTable(t *testing.T) {
 		_, claim := s.ask(routing.UpdateClaim, q)
 		_, watch := s.ask(routing.UpdateWatch, q)
 		q.Without = without
+		_, leaveOut := s.ask(routing.UpdateLeaveOut, q)
 		held, hold := s.ask(routing.UpdateHold, q)
 		flipped, flip := s.ask(routing.UpdateFlip, q)
 		_, release := s.ask(routing.UpdateRelease, q)
 		var during, after routing.Routing
 		set := func(is bool) func() { return func() { s.mu.Lock(); away = is; s.mu.Unlock() } }
-		_ = s.run(routing.Routing{}, claim, watch, set(true), hold, flip, release, func() { during = s.table() }, set(false), func() { after = s.table() })
+		_ = s.run(routing.Routing{}, claim, watch, set(true), leaveOut, hold, flip, release, func() { during = s.table() }, set(false), func() { after = s.table() })
 		if without == nil {
 			require.ErrorContains(t, held.err, "edge e3")
 			require.Equal(t, "old", during.Table.Routes[0].Backend)

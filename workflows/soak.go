@@ -189,7 +189,9 @@ func (m *migration) round(ctx workflow.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err() // paused or stopped: what failed says nothing
 	}
-	m.welcomeBack(ctx)
+	if err := m.welcomeBack(ctx); err != nil {
+		warnings = append(warnings, "an edge that is back: "+because(err))
+	}
 	if _, err := m.settleUploads(ctx); err != nil {
 		warnings = append(warnings, "uploads of before the flip: "+because(err))
 	}

@@ -137,6 +137,8 @@ func TestAMigrationGoesOnWithoutAnEdgeOnlyByOrderAndTakesItInAgain(t *testing.T)
 		wrong = w.orderIn(UpdateRollback, Command{By: "ann", Without: []string{"edge-9"}})
 		all = w.orderIn(UpdateRollback, Command{By: "ann", Without: []string{"edge-1", "edge-2"}})
 	})
+	w.away = []string{"edge-2"}
+	w.after["ReleaseWrites"] = on(1, func() { w.mu.Lock(); w.away = nil; w.mu.Unlock() })
 	drained := 0
 	w.after["DrainWrites"] = func(int) error { drained++; return nil }
 	r, err := w.migrate(input(func(in *MigrateInput) { in.Without = []string{"edge-2"} }))
@@ -154,4 +156,16 @@ func TestAMigrationGoesOnWithoutAnEdgeOnlyByOrderAndTakesItInAgain(t *testing.T)
 	}
 	require.Contains(t, said, "olga goes on without edge edge-2, which serves nobody")
 	require.Contains(t, said, "transship edge edge-2 is back")
+}
+
+// An edge that is back before the freeze serves clients: it takes part, and what it let through meanwhile is found by comparing both sides.
+func TestAnEdgeThatIsBackBeforeTheFreezeTakesPart(t *testing.T) {
+	w := newWorld(t)
+	drained := 0
+	w.after["DrainWrites"] = func(int) error { drained++; return nil }
+	r, err := w.migrate(input(func(in *MigrateInput) { in.Without = []string{"edge-2"} }))
+	require.NoError(t, err)
+	require.Equal(t, report.Finalized, r.Outcome)
+	require.Equal(t, 2, drained)
+	require.Equal(t, 1, r.Deltas.Comparisons)
 }

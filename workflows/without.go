@@ -1,7 +1,6 @@
 package workflows
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -9,6 +8,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"transship/activities"
+	"transship/internal/edge"
 )
 
 // edges are the proxy nodes that take part: all but those that an operator says are down.
@@ -52,14 +52,27 @@ func (m *migration) mayLeaveOut(edges []string) error {
 	return nil
 }
 
-// welcomeBack takes edges in again that answer: what they journaled while they were away is carried over like everything else.
-func (m *migration) welcomeBack(ctx workflow.Context) {
-	var a *activities.Edge
+// welcomeBack takes edges in again that serve by the present table. What they journaled while they were away is carried over like everything else; where nobody knows since when,
+// both sides are compared.
+func (m *migration) welcomeBack(ctx workflow.Context) error {
 	for _, name := range slices.Clone(m.state.Without) {
-		if workflow.ExecuteActivity(onEdge(ctx, name, 5*time.Second, "is "+name+" back?"), a.JournalEnd).Get(ctx, nil) != nil {
+		var a *activities.Edge
+		var s edge.Status
+		err := workflow.ExecuteActivity(onEdge(ctx, name, 5*time.Second, "is "+name+" back?"), a.EdgeStatus).Get(ctx, &s)
+		if err != nil || s.Unsure || s.Nginx < 0 || s.Nginx != s.Generation {
 			continue
 		}
 		m.state.Without = slices.DeleteFunc(m.state.Without, func(n string) bool { return n == name })
-		m.decide("transship", fmt.Sprintf("edge %s is back", name), "")
+		m.decide("transship", "edge "+name+" is back", "")
+		if _, known := m.state.Positions[m.From][name]; known {
+			continue
+		}
+		m.state.Positions[m.From][name], m.state.Positions[m.To][name] = s.Journal, s.Journal
+		if m.state.Flipped { // comparing would take what the new backend has been given since for old
+			m.decide("transship", "cannot tell which writes edge "+name+" acknowledged for "+m.From+" while it was away", "it was never part of this migration")
+		} else if err := m.compareInstead(ctx, m.From, m.To, name); err != nil {
+			return err
+		}
 	}
+	return nil
 }

@@ -143,8 +143,11 @@ func (f *fakes) LateUploads(context.Context, activities.LateUploadsParams) (int,
 	return act(f.w, "LateUploads", func() (int, error) { return f.w.late, nil })
 }
 
-func (f *fakes) EdgeStatus(context.Context) (edge.Status, error) {
+func (f *fakes) EdgeStatus(ctx context.Context) (edge.Status, error) {
 	return act(f.w, "EdgeStatus", func() (edge.Status, error) {
+		if slices.Contains(f.w.away, onWhich(ctx)) {
+			return edge.Status{}, final("Away")
+		}
 		return edge.Status{Fallbacks: map[routing.Prefix]edge.Fallbacks{"restricted": f.w.fallbacks}}, nil
 	})
 }

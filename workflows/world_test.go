@@ -74,6 +74,7 @@ type world struct {
 	// open is what drains find, late how many uploads outlast the flip at each edge, settled what was taken from the table.
 	open        []routing.Upload
 	stored      []routing.Upload // what the store shows
+	away        []string         // edges that do not answer EdgeStatus
 	late        int
 	settled     []routing.Upload
 	flippedWith []routing.Request

@@ -126,6 +126,7 @@ func (e *Edge) Run(ctx context.Context) error {
 	wait.Go(func() { e.traffic.Follow(ctx, e.Traffic, e.log) })
 	wait.Go(func() { e.watchLeases(ctx) })
 	wait.Go(func() { e.followFallbacks(ctx) })
+	wait.Go(func() { e.stayAwake(ctx) })
 	wait.Wait()
 	return ctx.Err()
 }
@@ -150,11 +151,15 @@ func (e *Edge) Apply(ctx context.Context, t routing.Table) (Applied, error) {
 	if err != nil {
 		return Applied{}, fmt.Errorf("edge %s: %w", e.Name, err)
 	}
+	unsure := e.unsureUntil
+	e.unsureUntil = time.Time{} // what Routes hands out is the present table
 	applied, err := e.become(ctx, next, func() error { return stillHeld(before, next) })
 	if err != nil {
 		// The same goes back the way it came; the caller's context may be over, the edge's state must not depend on it.
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
 		defer cancel()
+		e.unsureUntil = unsure
+		e.beginUnsure(undo) // when nginx is away, it must not come back to flags from before a flip
 		if _, undoErr := e.become(undo, before, nil); undoErr != nil {
 			err = errors.Join(err, fmt.Errorf("going back to generation %d: %w", before.Table.Generation, undoErr))
 		}
@@ -281,6 +286,20 @@ func (e *Edge) rules(s state) map[routing.Prefix]gate.Rule {
 	return rules
 }
 
+// stayAwake waits for nothing but the clock, so that the gate notices when this process stood still.
+func (e *Edge) stayAwake(ctx context.Context) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		e.gate.Awake()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
 // watchLeases ends holds at their deadline and tells of leases that ran out.
 func (e *Edge) watchLeases(ctx context.Context) {
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -292,7 +311,6 @@ func (e *Edge) watchLeases(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		e.gate.Awake()
 		e.gate.Reap(running)
 		for _, r := range e.runOut(ctx) {
 			if id := r.Hold + string(r.Mode); !told[id] {
@@ -323,7 +341,9 @@ func (e *Edge) runOut(ctx context.Context) (out []routing.Route) {
 	}
 	if changed {
 		// nginx's own clock has let writes pass already.
-		if _, err := e.become(ctx, next, nil); err != nil {
+		bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		if _, err := e.become(bounded, next, nil); err != nil {
 			e.log.Error("after a hold ran out", "error", err)
 		}
 	}

@@ -17,6 +17,8 @@ type fallbacks struct {
 	mu     sync.Mutex
 	counts map[routing.Prefix]Fallbacks
 	asked  map[journal.Change]time.Time
+	// busy counts repairs under way.
+	busy int
 }
 
 // Fallbacks counts reads that went to a second backend.
@@ -109,14 +111,23 @@ func (f *fallbacks) due(c journal.Change) bool {
 	if f.asked == nil || len(f.asked) > 10_000 {
 		f.asked = map[journal.Change]time.Time{}
 	}
-	if time.Since(f.asked[c]) < repairAgain {
+	if time.Since(f.asked[c]) < repairAgain || f.busy >= repairsAtOnce {
 		return false
 	}
 	f.asked[c] = time.Now()
+	f.busy++
 	return true
 }
 
+// repairsAtOnce bounds what an edge asks of a migration; the rest is asked for when it is read again.
+const repairsAtOnce = 4
+
 func (e *Edge) repair(ctx context.Context, r routing.Route, c journal.Change) {
+	defer func() {
+		e.fallbacks.mu.Lock()
+		defer e.fallbacks.mu.Unlock()
+		e.fallbacks.busy--
+	}()
 	ctx, cancel := context.WithTimeout(ctx, repairAgain)
 	defer cancel()
 	if err := e.tell.Carry(ctx, r, r.Other, []journal.Change{c}, nil); err != nil && !errors.Is(err, context.Canceled) {

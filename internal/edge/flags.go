@@ -66,7 +66,7 @@ func (c Config) raise(s state, unsureUntil time.Time) error {
 	}
 	answer, err := json.Marshal(confirmation{Edge: c.Name, Generation: s.Table.Generation})
 	if err == nil {
-		err = replace(filepath.Join(c.flags(), "generation.json"), answer)
+		err = replace(filepath.Join(c.flags(), "generation.json"), answer, 0o644)
 	}
 	if err != nil {
 		return wrong(err)

@@ -22,6 +22,9 @@ var ErrRejected = errors.New("nginx rejects the new files")
 // ErrUnwritable says that the generated files cannot be written.
 var ErrUnwritable = errors.New("the generated files cannot be written")
 
+// private is for what has the gate's token in it: nginx reads its configuration as the user who started it.
+const private = 0o600
+
 // install puts files in place and asks nginx whether it would accept them; if not, the files from before are put back. It reports whether
 // anything changed.
 func (c Config) install(ctx context.Context, files map[string]string) (changed bool, err error) {
@@ -34,7 +37,7 @@ func (c Config) install(ctx context.Context, files map[string]string) (changed b
 			continue
 		}
 		changed = true
-		if err := replace(filepath.Join(c.Directory, name), []byte(content)); err != nil {
+		if err := replace(filepath.Join(c.Directory, name), []byte(content), private); err != nil {
 			return false, fmt.Errorf("edge %s: %w: %w: give the edge worker's user write access to %s", c.Name, ErrUnwritable, err, c.Directory)
 		}
 	}
@@ -53,7 +56,7 @@ func (c Config) install(ctx context.Context, files map[string]string) (changed b
 // place writes files for an nginx that does not run yet, and so cannot be asked about them.
 func (c Config) place(files map[string]string) error {
 	for name, content := range files {
-		if err := replace(filepath.Join(c.Directory, name), []byte(content)); err != nil {
+		if err := replace(filepath.Join(c.Directory, name), []byte(content), private); err != nil {
 			return fmt.Errorf("edge %s: %w: %w: give the edge worker's user write access to %s", c.Name, ErrUnwritable, err, c.Directory)
 		}
 	}
@@ -88,7 +91,7 @@ func (c Config) restore(before map[string]string) error {
 	for _, name := range fileNames {
 		path := filepath.Join(c.Directory, name)
 		if content, ok := before[name]; ok {
-			errs = append(errs, replace(path, []byte(content)))
+			errs = append(errs, replace(path, []byte(content), private))
 		} else if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
@@ -97,14 +100,14 @@ func (c Config) restore(before map[string]string) error {
 }
 
 // replace writes a file so that a reader, or a crash, finds either the old content or the new.
-func replace(path string, content []byte) error {
+func replace(path string, content []byte, mode os.FileMode) error {
 	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(tmp.Name())
 	_, err = tmp.Write(content)
-	err = errors.Join(err, tmp.Chmod(0o644), tmp.Sync(), tmp.Close())
+	err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close())
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}

@@ -155,8 +155,10 @@ func (e *Edge) Status(ctx context.Context) Status {
 
 // Preview returns what the generated files would become with a table, and whether nginx would have to be reloaded for it.
 func (e *Edge) Preview(t routing.Table) (files map[string]string, changes bool, err error) {
-	files, err = e.Render(t)
-	if err != nil {
+	// What leaves the node has no token in it. The hash is of the files with it.
+	shown := e.Config
+	shown.token = "TOKEN"
+	if files, err = e.Render(t); err != nil {
 		return nil, false, err
 	}
 	have, err := e.installed()
@@ -166,7 +168,8 @@ func (e *Edge) Preview(t routing.Table) (files map[string]string, changes bool, 
 	for name, content := range files {
 		changes = changes || have[name] != content
 	}
-	return files, changes, nil
+	files, err = shown.Render(t)
+	return files, changes, err
 }
 
 // Table returns the table that is in force.

@@ -52,7 +52,7 @@ func (s state) save(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := replace(path, raw); err != nil {
+	if err := replace(path, raw, private); err != nil {
 		return fmt.Errorf("edge state %s: %w", path, err)
 	}
 	return nil

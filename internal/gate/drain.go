@@ -40,6 +40,8 @@ type Drained struct {
 	Lost []Write `json:"lost,omitempty"`
 	// Uploads are open: idle sessions, and requests that upload a blob and have not ended.
 	Uploads []routing.Upload `json:"open,omitempty"`
+	// Closed are sessions that ended here lately: other edges, through which they went, may not know.
+	Closed []string `json:"closed,omitempty"`
 }
 
 // uploadGrace is how long a drain waits for uploads that are about to end: most then need no more than the last delta.
@@ -60,7 +62,7 @@ func (g *Gate) Drain(ctx context.Context, o DrainOptions, alive func(pid int) bo
 			return Drained{Lost: lost}, fmt.Errorf("drain of %s: %w", o.Prefix, err)
 		}
 		if step.over {
-			return Drained{Waited: waited, Lost: lost, Uploads: step.uploads}, nil
+			return Drained{Waited: waited, Lost: lost, Uploads: step.uploads, Closed: step.closed}, nil
 		}
 		select {
 		case <-ctx.Done():
@@ -74,6 +76,7 @@ func (g *Gate) Drain(ctx context.Context, o DrainOptions, alive func(pid int) bo
 type look struct {
 	over    bool
 	uploads []routing.Upload
+	closed  []string
 	lost    []Write
 }
 
@@ -120,6 +123,12 @@ func (g *Gate) look(o DrainOptions, waited time.Duration, alive func(pid int) bo
 	switch {
 	case trusted && len(names) == 0 && (uploading == 0 || waited >= min(uploadGrace, o.Limit)):
 		l.over, l.uploads = true, listed(open)
+		for id, at := range g.closed {
+			if time.Since(at) < o.SessionIdle {
+				l.closed = append(l.closed, id)
+			}
+		}
+		slices.Sort(l.closed)
 	case late && !trusted:
 		return l, fmt.Errorf("%w: the gate has not seen every write for %s yet", ErrNotDrained, o.Settle)
 	case late:

@@ -76,7 +76,10 @@ type Gate struct {
 	unannounced map[routing.Prefix]time.Time // when a write was last seen to end that had never been announced
 	ended       map[string]time.Time
 	awake       time.Time         // when Awake was called last
-	committed   map[string]string // by session, the digest that a relayed request committed
+	committed   map[string]commit // by session, what a relayed request committed
+	// closed are sessions that ended lately; late are commits that ended while their prefix was parked, and whether they may have taken effect: the table may name them yet.
+	closed map[string]time.Time
+	late   map[routing.Prefix]map[routing.Upload]bool
 }
 
 type ruleState struct {
@@ -122,14 +125,19 @@ type session struct {
 	active     time.Time
 }
 
+type commit struct {
+	digest string
+	at     time.Time
+}
+
 // New makes a gate.
 func New(log *slog.Logger, o Options) *Gate {
 	return &Gate{
 		Options: o, log: log, started: time.Now(),
 		// Backends as nginx reaches them: directly, and without looking at their certificates, as proxy_ssl_verify is off unless a site turns it on.
 		transport: &http.Transport{DisableCompression: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: 16}, //nolint:gosec // see above
-		committed: map[string]string{},
-		rules:     map[routing.Prefix]*ruleState{}, writes: map[string]Write{}, sessions: map[string]session{}, ended: map[string]time.Time{},
+		committed: map[string]commit{}, closed: map[string]time.Time{}, late: map[routing.Prefix]map[routing.Upload]bool{},
+		rules: map[routing.Prefix]*ruleState{}, writes: map[string]Write{}, sessions: map[string]session{}, ended: map[string]time.Time{},
 		unannounced: map[routing.Prefix]time.Time{},
 	}
 }
@@ -150,6 +158,7 @@ func (g *Gate) Set(p routing.Prefix, r Rule) (ended Ended, was bool) {
 	}
 	close(old.changed)
 	next.parked = old.parked
+	g.settleLate(p, next)
 	switch {
 	case !old.Mode.Parks():
 	case r.Mode.Parks() && old.Hold == r.Hold:
@@ -213,19 +222,13 @@ func (g *Gate) Ended(e journal.Entry) {
 	prefix, watched := g.prefixOf(t.Repository)
 	if _, announced := g.writes[e.ID]; announced {
 		delete(g.writes, e.ID)
-	} else if _, seen := g.ended[e.ID]; watched && !seen && e.Status != 401 && e.Status != 403 && e.At.After(g.started) {
-		// Refused before the gate was asked is no write. Everything else that was not announced began before the prefix was watched, or got past a
+	} else if _, seen := g.ended[e.ID]; watched && !seen && e.MayHaveChanged() && e.At.After(g.started) {
+		// Refused before the gate was asked is no write, whatever refused it. Everything else that was not announced began before the prefix was watched, or got past a
 		// gate that did not answer in time.
 		g.unannounced[prefix] = time.Now()
 	}
 	g.ended[e.ID] = time.Now()
-	if len(g.ended) > 10_000 {
-		for id, at := range g.ended {
-			if time.Since(at) > time.Minute {
-				delete(g.ended, id)
-			}
-		}
-	}
+	g.forget()
 	if !ok || t.Kind != journal.Upload {
 		return
 	}
@@ -240,6 +243,25 @@ func (g *Gate) Ended(e journal.Entry) {
 		g.sessions[id] = session{prefix: prefix, repository: t.Repository, backend: e.Backend, active: e.At}
 	case e.Status == 201, e.Status == 204, e.Status == 404:
 		delete(g.sessions, id)
+		g.closed[id] = time.Now()
+	}
+}
+
+// forget keeps what the gate remembers from growing without end. g.mu is held.
+func (g *Gate) forget() {
+	const many = 10_000
+	old := func(at time.Time, age time.Duration) bool { return time.Since(at) > age }
+	if len(g.ended) > many {
+		maps.DeleteFunc(g.ended, func(_ string, at time.Time) bool { return old(at, time.Minute) })
+	}
+	if len(g.closed) > many {
+		maps.DeleteFunc(g.closed, func(_ string, at time.Time) bool { return old(at, 5*time.Minute) })
+	}
+	if len(g.sessions) > many { // most ended through another edge
+		maps.DeleteFunc(g.sessions, func(_ string, s session) bool { return old(s.active, time.Hour) })
+	}
+	if len(g.committed) > many {
+		maps.DeleteFunc(g.committed, func(_ string, c commit) bool { return old(c.at, time.Hour) })
 	}
 }
 

@@ -213,6 +213,28 @@ func TestDrainDoesNotBelieveAGateThatJustStartedOrWasPassed(t *testing.T) {
 	require.ErrorIs(t, err, ErrNotDrained)
 }
 
+// nginx did not wait for a gate that stood still: what is over is not in flight, and what was refused did not get past.
+func TestABeginThatComesAfterTheEndIsNotInFlight(t *testing.T) {
+	g := newGate()
+	g.Set(prefix, Rule{Mode: routing.Watched, Backend: "old"})
+	g.Ended(journal.Entry{ID: "m", At: time.Now(), Method: "PUT", Path: "/v2/restricted/x/manifests/v1", Status: 201})
+	assert.Equal(t, http.StatusNoContent, ask(g, "/begin", "m", "PUT", "/v2/restricted/x/manifests/v1").Code)
+	assert.Empty(t, g.InFlight(prefix))
+}
+
+func TestWhatNeverGotPastTheGateCostsItNoTrust(t *testing.T) {
+	g := newGate()
+	g.Set(prefix, held(time.Minute))
+	for _, status := range []int{401, 403, 405, 413, 429} {
+		g.Ended(journal.Entry{ID: fmt.Sprint(status), At: time.Now(), Method: "PUT", Path: "/v2/restricted/x/manifests/v1", Status: status})
+	}
+	assert.Empty(t, g.unannounced)
+	g.Set(prefix, Rule{Mode: routing.Prepared, Backend: "old", Hold: "h1", Deadline: time.Now()})
+	require.Equal(t, http.StatusServiceUnavailable, ask(g, "/hold", "refused", "PUT", "/v2/restricted/x/manifests/v1").Code)
+	g.Ended(journal.Entry{ID: "refused", At: time.Now(), Method: "PUT", Path: "/v2/restricted/x/manifests/v1", Status: 503})
+	assert.Empty(t, g.unannounced)
+}
+
 // nginx lets a watched write pass when the gate takes longer than a second: one that was stopped may not know of it.
 func TestDrainDoesNotBelieveAGateThatStoodStill(t *testing.T) {
 	g := newGate()

@@ -83,7 +83,7 @@ func (g *Gate) relay(w http.ResponseWriter, r *http.Request, rest string) {
 			return nil
 		}
 		g.mu.Lock()
-		g.committed[t.Reference] = t.Commits
+		g.committed[t.Reference] = commit{t.Commits, time.Now()}
 		g.mu.Unlock()
 		return g.carry(resp.Request.Context(), prefix, backend, change)
 	}
@@ -101,8 +101,7 @@ func (g *Gate) later(w http.ResponseWriter, err error) {
 func (g *Gate) hasCommitted(t journal.Target) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	d, ok := g.committed[t.Reference]
-	return ok && d == t.Commits
+	return t.Reference != "" && g.committed[t.Reference].digest == t.Commits
 }
 
 // carry returns when a change is where the prefix is served, or when the prefix turns out to be served from where the change was made.
@@ -178,6 +177,12 @@ func (g *Gate) endedLate(p routing.Prefix, t journal.Target, e journal.Entry) {
 	if r == nil || g.Carry == nil || t.Commits == "" {
 		return
 	}
+	if r.Mode.Parks() && e.Backend == g.oldBackend(r) { // the drain has listed it, and the table that names it is on its way
+		if g.late[p] == nil {
+			g.late[p] = map[routing.Upload]bool{}
+		}
+		g.late[p][routing.Upload{Repository: t.Repository, Session: t.Reference, Commits: t.Commits}] = e.MayHaveChanged()
+	}
 	i := slices.IndexFunc(r.Uploads, func(u routing.Upload) bool {
 		return u.Repository == t.Repository && u.Session == t.Reference && u.Commits == t.Commits
 	})
@@ -187,6 +192,27 @@ func (g *Gate) endedLate(p routing.Prefix, t journal.Target, e journal.Entry) {
 	g.settle(p, r.Other, r.Uploads[i], e.MayHaveChanged())
 }
 
+// oldBackend is the one that served before a freeze.
+func (g *Gate) oldBackend(r *ruleState) string {
+	if r.Mode == routing.Switched {
+		return r.Other
+	}
+	return r.Backend
+}
+
+// settleLate settles what ended between the drain's last look and the table that names it. g.mu is held.
+func (g *Gate) settleLate(p routing.Prefix, r *ruleState) {
+	for _, u := range r.Uploads {
+		if changed, ok := g.late[p][u]; ok && g.Carry != nil {
+			delete(g.late[p], u)
+			g.settle(p, r.Other, u, changed)
+		}
+	}
+	if !r.Mode.Parks() {
+		delete(g.late, p)
+	}
+}
+
 // settle carries over what an upload may have committed and has it taken from the table. g.mu is held.
 func (g *Gate) settle(p routing.Prefix, from string, u routing.Upload, changed bool) {
 	var changes []journal.Change
@@ -194,7 +220,7 @@ func (g *Gate) settle(p routing.Prefix, from string, u routing.Upload, changed b
 		changes = []journal.Change{{Kind: journal.Blob, Repository: u.Repository, Reference: u.Commits}}
 	}
 	go func() {
-		for {
+		for wait := time.Second; ; wait = min(2*wait, time.Minute) {
 			ctx, cancel := context.WithTimeout(context.Background(), carryPatience)
 			err := g.Carry(ctx, p, from, changes, []routing.Upload{u})
 			cancel()
@@ -209,7 +235,7 @@ func (g *Gate) settle(p routing.Prefix, from string, u routing.Upload, changed b
 			if !open {
 				return
 			}
-			time.Sleep(time.Second)
+			time.Sleep(wait)
 		}
 	}()
 }

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"log/slog"
@@ -68,7 +69,11 @@ func newSite(t *testing.T) *site {
 }
 
 func (s *site) put(t *testing.T, path, body string) *http.Response {
-	req, err := http.NewRequest(http.MethodPut, s.URL+"/relay/secret/"+path, strings.NewReader(body))
+	id := rand.Text()
+	s.Gate.mu.Lock()
+	s.writes[id] = Write{ID: id, Prefix: prefix, relayed: true} // as nginx was told to send it
+	s.Gate.mu.Unlock()
+	req, err := http.NewRequest(http.MethodPut, s.URL+"/relay/"+id+"/"+path, strings.NewReader(body))
 	require.NoError(t, err)
 	resp, err := http.DefaultClient.Do(req)
 	require.NoError(t, err)
@@ -164,6 +169,16 @@ func TestAManifestWaitsForTheBlobThatItNeedsAndNoOtherDoes(t *testing.T) {
 	assert.Equal(t, http.StatusCreated, <-answer)
 	_, carried, _ := s.seen()
 	assert.Len(t, carried, 1)
+}
+
+// The commit ends after the drain's last look, and before the table comes that names it.
+func TestACommitThatEndsBeforeTheTableNamesItIsSettledWhenItDoes(t *testing.T) {
+	s := newSite(t)
+	late := routing.Upload{Repository: "restricted/x", Session: "u1", Commits: digest}
+	s.Set(prefix, held(time.Minute))
+	s.Ended(journal.Entry{ID: "c", At: time.Now(), Method: "PUT", Path: "/v2/restricted/x/blobs/uploads/u1", Query: "digest=" + digest, Status: 201, Backend: "old"})
+	s.Set(prefix, Rule{Mode: routing.Switched, Backend: "new", Other: "old", Hold: "h1", Deadline: time.Now().Add(time.Minute), Uploads: []routing.Upload{late}})
+	require.Eventually(t, func() bool { _, _, ended := s.seen(); return len(ended) == 1 && ended[0] == late }, 5*time.Second, time.Millisecond)
 }
 
 func ask2(s *site, id, path string) *httptest.ResponseRecorder {

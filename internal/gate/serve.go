@@ -31,8 +31,12 @@ const (
 // on, to the backend named in the answer; 409 to a /begin sends nginx to /hold; 503 refuses it. What nginx is told to send through the gate comes to /relay.
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if rest, ok := strings.CutPrefix(r.URL.Path, "/relay/"); ok {
-		token, rest, _ := strings.Cut(rest, "/")
-		if !g.knows(token) {
+		// Only what nginx was just told to send here: its ID cannot be guessed, and is of no use afterwards.
+		id, rest, _ := strings.Cut(rest, "/")
+		g.mu.Lock()
+		write, known := g.writes[id]
+		g.mu.Unlock()
+		if !known || !write.relayed {
 			http.NotFound(w, r)
 			return
 		}
@@ -66,6 +70,10 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (g *Gate) begin(w http.ResponseWriter, write Write) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if _, over := g.ended[write.ID]; over { // this gate stood still, and nginx did not wait for it
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
 	r := g.rules[write.Prefix]
 	if r != nil {
 		d := g.decide(write.Prefix, r, write)
@@ -125,7 +133,12 @@ func (g *Gate) decide(p routing.Prefix, r *ruleState, w Write) decision {
 func (g *Gate) narrowed(p routing.Prefix, r *ruleState, d routing.Deletes) decision {
 	if !r.narrowing && g.Narrow != nil {
 		r.narrowing = true
-		go g.Narrow(p, d)
+		go func() {
+			g.Narrow(p, d)
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			r.narrowing = false
+		}()
 	}
 	return decision{wait: true}
 }
@@ -175,7 +188,9 @@ func (g *Gate) hold(w http.ResponseWriter, req *http.Request, write Write) {
 		case !d.wait:
 			write.Began = time.Now()
 			write = d.let(write, w.Header())
-			g.writes[write.ID] = write
+			if _, over := g.ended[write.ID]; !over {
+				g.writes[write.ID] = write
+			}
 			w.WriteHeader(http.StatusNoContent)
 			return
 		case !time.Now().Before(deadline):
@@ -200,7 +215,8 @@ func (g *Gate) hold(w http.ResponseWriter, req *http.Request, write Write) {
 		timer.Stop()
 		g.mu.Lock()
 		if req.Context().Err() != nil {
-			return // the client gave up, or the gate is shutting down
+			g.ended[write.ID] = time.Now() // it never got past us
+			return                         // the client gave up, or the gate is shutting down
 		}
 	}
 }
@@ -210,7 +226,9 @@ func (g *Gate) knows(token string) bool {
 	return subtle.ConstantTimeCompare([]byte(token), []byte(g.Token)) == 1
 }
 
+// refuse is called with g.mu held.
 func (g *Gate) refuse(w http.ResponseWriter, write Write) {
+	g.ended[write.ID] = time.Now() // it never got past us
 	w.Header().Set("Retry-After", strconv.Itoa(int(g.RetryAfter.Seconds()+0.5)))
 	http.Error(w, fmt.Sprintf("writes of %s are refused until the routing table says where they go", write.Prefix), http.StatusServiceUnavailable)
 }

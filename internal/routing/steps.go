@@ -44,6 +44,9 @@ func (t Table) FlipSteps(q Request) (Steps, error) {
 	switched := prepared
 	switched.Mode, switched.Backend, switched.Other = Switched, r.Other, r.Backend
 	switched.Uploads, switched.Fallback, switched.Canary, switched.Narrowing = q.Uploads, Digests, nil, false
+	if r.Canary != nil && len(r.Canary.Networks) > 0 {
+		switched.Canary = &Canary{Networks: r.Canary.Networks} // it reads nothing any more, and nginx need not be reloaded within the freeze
+	}
 	return Steps{Routes: []Route{prepared, switched}, Back: &back}, nil
 }
 
