@@ -161,7 +161,7 @@ func (l *Load) upload(ctx context.Context, repository string, b blob) error {
 	}
 	plain := map[string]string{"Content-Type": "application/octet-stream"}
 	way := l.int(3)
-	if b.Size > 128<<10 {
+	if b.Size > 4<<10 {
 		// Distribution 2.8 answers without reading the body; Go's server then reads 256 KiB more of it and resets the connection, and nginx says 502, with or without a migration.
 		way = 1 + l.int(2)
 	}
