@@ -72,12 +72,14 @@ chaos: packages packages-lab build devserver ## random schedules of dying, hangi
 cutovers: packages packages-lab build devserver ## a prefix is flipped and rolled back 20 times under load; for the night
 	$(GO) test -race -tags lab -count=1 -timeout 3h -run TestTwentyFlipsAndTwentyRollbacksUnderLoad -v ./lab -cutovers $(CUTOVERS) -largest $(LARGEST)
 
-bench: packages packages-lab ## against skopeo, crane, regsync and rclone; takes about an hour
+bench: packages packages-lab build devserver ## against skopeo, crane, regsync and rclone; takes about an hour
 	GOBIN=$(CURDIR)/$(BIN)/bench-tools $(GO) install github.com/google/go-containerregistry/cmd/crane@v0.22.1
 	GOBIN=$(CURDIR)/$(BIN)/bench-tools $(GO) install github.com/regclient/regclient/cmd/regsync@v0.11.7
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/...
 	$(GO) build -o $(BIN)/bench ./lab/bench
 	$(BIN)/bench -rounds 2 -out BENCHMARKS.md
+	$(GO) run ./lab/freeze >> BENCHMARKS.md
+	$(GO) test -tags lab -run '^$$' -bench 'Table|Request' ./internal/edge
 
 histories: packages build devserver ## record the workflow histories that the replay test checks
 	$(GO) test -tags lab -count=1 -run TestRecordHistories ./lab -record

@@ -19,6 +19,7 @@ type Settings struct {
 	Drain       time.Duration
 	Settle      time.Duration
 	FreezePause time.Duration
+	SessionIdle time.Duration
 	Attempts    int
 	Soak        time.Duration
 	Interval    time.Duration
@@ -34,7 +35,7 @@ type Settings struct {
 // quick are settings for watching a migration go by, instead of days of soaking.
 func quick() Settings {
 	return Settings{
-		ApprovalRequired: true, Broken: "stop", Lease: 15 * time.Second, Drain: 5 * time.Second, Settle: 2 * time.Second, FreezePause: 2 * time.Second,
+		ApprovalRequired: true, Broken: "stop", Lease: 15 * time.Second, Drain: 5 * time.Second, Settle: 2 * time.Second, FreezePause: 2 * time.Second, SessionIdle: 5 * time.Second,
 		Attempts: 10, Soak: 8 * time.Second, Interval: 2 * time.Second, Finalize: "automatic", Failures: 2, Jobs: 8,
 	}
 }
@@ -89,7 +90,7 @@ policy:
   audit: {broken: {{.S.Broken}}}
   verify: {deep: {{.S.Deep}}, allow_extra: {{.S.AllowExtra}}}
   approval: {required: {{.S.ApprovalRequired}}, approvers: [{{range $i, $a := .S.Approvers}}{{if $i}}, {{end}}{{$a}}{{end}}]}
-  freeze: {lease: {{.S.Lease}}, drain: {{.S.Drain}}, settle: {{.S.Settle}}, pause: {{.S.FreezePause}}, attempts: {{.S.Attempts}}}
+  freeze: {lease: {{.S.Lease}}, drain: {{.S.Drain}}, settle: {{.S.Settle}}, session_idle: {{.S.SessionIdle}}, pause: {{.S.FreezePause}}, attempts: {{.S.Attempts}}}
   soak: {duration: {{.S.Soak}}, interval: {{.S.Interval}}, finalize: {{.S.Finalize}}}
   checks:
     failures: {{.S.Failures}}

@@ -125,7 +125,7 @@ func (w *wait) Read([]byte) (int, error) { <-w.may; return 0, io.EOF }
 // Promises 1 and 7: uploads of a gigabyte that span the whole cutover, in chunks through one edge after the other and in a single request, end well, and do not
 // prolong the freeze. Then the same on the way back.
 func TestUploadsOfAGigabyteOutlastTheCutoverAndTheRollback(t *testing.T) {
-	s := Start(t, SecondEdge, Adapt(func(s *Settings) { s.Soak, s.Finalize, s.Jobs = time.Hour, "ask", 8 }))
+	s := Start(t, SecondEdge, Adapt(func(s *Settings) { s.Soak, s.Finalize, s.Jobs, s.SessionIdle = time.Hour, "ask", 8, time.Minute }))
 	c, stop := atWork(t, s, Small)
 	ctx := within(t, 10*time.Minute)
 	s.must(t, "migrate", "restricted")
