@@ -110,6 +110,11 @@ func TestAReadCanarySurvivesItsBackend(t *testing.T) {
 	n.apply(1, r)
 	require.Equal(t, "old", n.send(http.MethodGet, "/v2/restricted/x/blobs/"+known, "").body)
 	require.Eventually(t, func() bool { return n.Status(t.Context()).Fallbacks["restricted"].Failed == 1 }, 5*time.Second, 10*time.Millisecond)
+
+	n.lacks = map[string]bool{"old " + missing: true}
+	got := n.send(http.MethodGet, "/v2/restricted/x/blobs/"+missing, "")
+	require.Equal(t, http.StatusServiceUnavailable, got.status, "nobody knows whether it is there: no client may take that for an answer")
+	require.Equal(t, "5", got.retryAfter)
 }
 
 // An upload session lives where it was opened, through whatever edge it goes on.
