@@ -162,12 +162,13 @@ func (m *migration) letGo(ctx workflow.Context) error {
 // freeze holds the writes of the prefix on all edges.
 func (m *migration) freeze(ctx workflow.Context) error {
 	m.frozen = true
-	m.frozenUntil = workflow.Now(ctx).Add(m.Policy.Freeze.Lease)
 	var r *activities.Routes
 	var after routing.Routing
 	if err := workflow.ExecuteActivity(toRoutes(ctx, "hold the writes of "+m.Prefix.String()), r.HoldWrites, m.request()).Get(ctx, &after); err != nil {
 		return err
 	}
+	// It may have waited for its turn. Edges end a hold by their own clocks; this only bounds what is tried meanwhile.
+	m.frozenUntil = workflow.Now(ctx).Add(m.Policy.Freeze.Lease)
 	for _, e := range after.Edges {
 		if !e.LeftOut && slices.Contains(m.state.Without, e.Edge) { // it serves clients, and nobody has read its journal
 			return refusal(routing.RefusedEdge, "edge %s is back: the next attempt takes it in", e.Edge)

@@ -205,11 +205,40 @@ func (r *routes) watch(ctx workflow.Context, q routing.Request) error {
 
 // hold parks the writes of a watched prefix on every edge, or on none.
 func (r *routes) hold(ctx workflow.Context, q routing.Request) error {
+	if err := r.awaitTurn(ctx, q); err != nil {
+		return err
+	}
 	steps, err := r.Table.HoldSteps(q)
 	if err != nil {
 		return refusedStep(err)
 	}
 	return r.take(ctx, steps)
+}
+
+// turnLimit is how long a freeze waits for those of other prefixes: a good many take half a second each.
+const turnLimit = time.Minute
+
+// awaitTurn lets the freeze of another prefix come to its end first. Side by side they would take turns at every step, and each would hold its writes for as long as all of
+// them take.
+func (r *routes) awaitTurn(ctx workflow.Context, q routing.Request) error {
+	others := func() bool {
+		return slices.ContainsFunc(r.Table.Routes, func(o routing.Route) bool { return o.Prefix != q.Prefix && o.Mode.Parks() })
+	}
+	if !others() || workflow.GetVersion(ctx, "one-freeze-at-a-time", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return nil
+	}
+	deadline := workflow.Now(ctx).Add(turnLimit)
+	for others() && workflow.Now(ctx).Before(deadline) { // then side by side: one that is stuck must not keep all others waiting
+		r.lock.Unlock()
+		_, err := workflow.AwaitWithTimeout(ctx, deadline.Sub(workflow.Now(ctx)), func() bool { return !others() })
+		if lockErr := r.lock.Lock(ctx); lockErr != nil {
+			return lockErr
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return r.owns(q)
 }
 
 // flip switches a held prefix to its other backend: reads go there on every edge when it is done, writes are still parked.

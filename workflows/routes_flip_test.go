@@ -297,3 +297,42 @@ func TestRoutesKeepsItsStateInANewRun(t *testing.T) {
 	require.Equal(t, "watched new", next.mode())
 	require.Less(t, time.Since(start), 5*time.Second)
 }
+
+// Freezes of several prefixes come one after the other, so that each is as short as if it were alone.
+func TestOneFreezeAtATime(t *testing.T) {
+	s := &site{t: t}
+	first, second := claimOf("restricted", "m"), claimOf("platform", "n")
+	second.Hold = "h2"
+	var order []string
+	s.fail = func(edge string, table routing.Table) error {
+		for _, r := range table.Routes {
+			if edge == "e1" && r.Mode == routing.Held {
+				order = append(order, string(r.Prefix))
+			}
+		}
+		return nil
+	}
+	var steps []func()
+	ask := func(update string, q routing.Request) *asked {
+		a, step := s.ask(update, q)
+		steps = append(steps, step)
+		return a
+	}
+	for _, q := range []routing.Request{first, second} {
+		ask(routing.UpdateClaim, q)
+		ask(routing.UpdateWatch, q)
+	}
+	ask(routing.UpdateHold, first)
+	waiting, hold := s.ask(routing.UpdateHold, second)
+	early := true
+	steps = append(steps, func() {
+		hold()
+		s.env.RegisterDelayedCallback(func() { early = waiting.done }, time.Second)
+		_, release := s.ask(routing.UpdateRelease, first)
+		s.env.RegisterDelayedCallback(release, 2*time.Second)
+	})
+	_ = s.run(routing.Routing{}, steps...)
+	require.False(t, early, "it waits for its turn")
+	require.NoError(t, waiting.err)
+	require.Equal(t, []string{"restricted", "platform"}, order)
+}
