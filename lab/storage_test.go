@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,7 +44,18 @@ func (s *Stack) exits(t *testing.T, code int, args ...string) string {
 	return out
 }
 
-// read decodes the first JSON value of an output; what is wrong follows it as another.
+// agrees verifies both sides while clients push: on a busy machine what they pushed last may not have been carried back yet, twice in a row.
+func (s *Stack) agrees(t *testing.T) (out string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		var err error
+		out, err = s.Transship(t.Context(), "verify", "restricted", "--deep")
+		return err == nil
+	}, 2*time.Minute, time.Second, "both sides should agree")
+	return out
+}
+
+// decode decodes the first JSON value of an output; what is wrong follows it as another.
 func decode[T any](t *testing.T, out string) (value T) {
 	t.Helper()
 	require.NoError(t, json.NewDecoder(strings.NewReader(out)).Decode(&value), out)
@@ -126,7 +138,7 @@ func TestAPrefixMovesFromStoreToStoreAndBackAndNobodyNotices(t *testing.T) {
 	s.must(t, "--as", "releng", "approve", "restricted")
 	_, err = s.Await(ctx, "restricted", func(w workflows.Status) bool { return w.Report.Checks.Rounds > 1 })
 	require.NoError(t, err)
-	out = s.must(t, "verify", "restricted", "--deep")
+	out = s.agrees(t)
 	t.Logf("verify, with clients at work:\n%s", out)
 	assert.Contains(t, out, "every byte at new was read and hashed")
 
@@ -136,12 +148,13 @@ func TestAPrefixMovesFromStoreToStoreAndBackAndNobodyNotices(t *testing.T) {
 	assert.Contains(t, out, "restricted/fixed:v1")
 	assert.NotContains(t, out, "restricted/fixed:huge")
 	verified := decode[workflows.VerifyResult](t, s.exits(t, 5, "verify", "restricted", "--deep", "-o", "json"))
+	verified.Check.Differences = slices.DeleteFunc(verified.Check.Differences, func(d registry.Difference) bool { return d.Repository == "restricted/live" })
 	require.Len(t, verified.Check.Differences, 1)
 	assert.Equal(t, registry.Difference{
 		Repository: "restricted/fixed", Tag: "v1", Kind: string(audit.BlobCorrupt), Want: "sha256:" + strings.Split(key, "/")[3], Detail: verified.Check.Differences[0].Detail,
 	}, verified.Check.Differences[0])
 	t.Logf("audit with healing:\n%s", s.must(t, "audit", "new", "restricted", "--deep", "--heal"))
-	s.must(t, "verify", "restricted", "--deep")
+	s.agrees(t)
 
 	s.must(t, "--as", "sre", "finalize", "restricted")
 	r, err := s.Outcome(ctx, "restricted")
