@@ -61,6 +61,7 @@ func newSite(t *testing.T) *site {
 		s.mu.Lock()
 		s.narrow = append(s.narrow, d)
 		s.mu.Unlock()
+		<-t.Context().Done() // the real one returns when every edge has heard, or it has given up
 	}
 	s.Gate = New(slog.New(slog.DiscardHandler), o)
 	s.Server = httptest.NewServer(s.Gate)
