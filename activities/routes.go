@@ -58,22 +58,12 @@ func (r *Routes) ReleaseWrites(ctx context.Context, q routing.Request) (routing.
 
 // DisownPrefix ends a migration's claim. The prefix stays where it is, open.
 func (r *Routes) DisownPrefix(ctx context.Context, q routing.Request) (routing.Routing, error) {
-	after, err := r.ask(ctx, routing.UpdateDisown, q)
-	var absent *serviceerror.NotFound
-	if errors.As(err, &absent) {
-		return after, nil // without Routes there is no claim
-	}
-	return after, err
+	return r.askIfThere(ctx, routing.UpdateDisown, q)
 }
 
 // SettleUploads takes uploads from the routing table that have ended and were carried over.
 func (r *Routes) SettleUploads(ctx context.Context, q routing.Request) (routing.Routing, error) {
-	after, err := r.ask(ctx, routing.UpdateSettle, q)
-	var absent *serviceerror.NotFound
-	if errors.As(err, &absent) {
-		return after, nil // without Routes there is no table
-	}
-	return after, err
+	return r.askIfThere(ctx, routing.UpdateSettle, q)
 }
 
 // LeaveOutEdges has Routes go on without edges that an operator says are down.
@@ -114,6 +104,16 @@ func (r *Routes) ask(ctx context.Context, name string, q routing.Request) (routi
 	defer beat(ctx, func() any { return nil })()
 	handle, err := r.Client.UpdateWorkflow(ctx, r.update(ctx, name, q))
 	return answer(ctx, handle, err)
+}
+
+// askIfThere is ask for what is so anyway without Routes: then there is no table, and no claim.
+func (r *Routes) askIfThere(ctx context.Context, name string, q routing.Request) (routing.Routing, error) {
+	after, err := r.ask(ctx, name, q)
+	var absent *serviceerror.NotFound
+	if errors.As(err, &absent) {
+		return after, nil
+	}
+	return after, err
 }
 
 func answer(ctx context.Context, handle client.WorkflowUpdateHandle, err error) (routing.Routing, error) {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -52,15 +51,6 @@ type pushed struct {
 	fixed                   bool // its tag stays and is pulled; others are moved or deleted
 }
 
-// blob is random content that is made anew whenever it is needed.
-type blob struct {
-	Digest string
-	Size   int64
-	seed   [32]byte
-}
-
-func (b blob) open() io.Reader { return io.LimitReader(rand.NewChaCha8(b.seed), b.Size) }
-
 // NewLoad makes a load for one prefix; what it does follows from the seed, as far as one client's doings follow from its own.
 func NewLoad(edges []string, prefix string, r *history.Recorder, seed uint64) *Load {
 	return &Load{
@@ -86,27 +76,6 @@ func (l *Load) int(n int) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.random.IntN(n)
-}
-
-func (l *Load) blob() blob {
-	l.mu.Lock()
-	b := blob{Size: 1 << 10}
-	switch n := l.random.IntN(100); {
-	case n < 75:
-		b.Size = 1<<10 + l.random.Int64N(64<<10)
-	case n < 97:
-		b.Size = 64<<10 + l.random.Int64N(1<<20)
-	default:
-		b.Size = l.Largest/2 + l.random.Int64N(l.Largest/2)
-	}
-	for i := range b.seed {
-		b.seed[i] = byte(l.random.IntN(256))
-	}
-	l.mu.Unlock()
-	sum := sha256.New()
-	_, _ = io.Copy(sum, b.open())
-	b.Digest = "sha256:" + hex.EncodeToString(sum.Sum(nil))
-	return b
 }
 
 // do sends one request through an edge of its own.
@@ -148,80 +117,6 @@ func (l *Load) do(ctx context.Context, method, path string, header map[string]st
 
 // raw opens a connection for each request: an idle one that the edge closes is no failure of anybody's.
 var raw = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 2 * time.Minute}
-
-// upload sends a blob in one of the ways that the protocol has.
-func (l *Load) upload(ctx context.Context, repository string, b blob) error {
-	path := "/v2/" + repository + "/blobs/uploads/"
-	commit := func(location string) string {
-		join := "?"
-		if strings.Contains(location, "?") {
-			join = "&"
-		}
-		return location + join + "digest=" + url.QueryEscape(b.Digest)
-	}
-	plain := map[string]string{"Content-Type": "application/octet-stream"}
-	way := l.int(3)
-	if b.Size > 4<<10 {
-		// Distribution 2.8 answers without reading the body; Go's server then reads 256 KiB more of it and resets the connection, and nginx says 502, with or without a migration.
-		way = 1 + l.int(2)
-	}
-	var resp *http.Response
-	var err error
-	if way == 0 { // all in one, which Distribution 2.8 answers by opening a session
-		resp, err = l.do(ctx, http.MethodPost, path+"?digest="+url.QueryEscape(b.Digest), plain, b.open(), b.Size)
-	} else {
-		resp, err = l.do(ctx, http.MethodPost, path, nil, nil, 0)
-	}
-	if err != nil {
-		return err
-	}
-	resp.Body.Close()
-	if resp.StatusCode == http.StatusCreated {
-		return nil
-	}
-	location := resp.Header.Get("Location")
-	if way == 2 {
-		content := b.open()
-		for sent, chunk := int64(0), b.Size/int64(2+l.int(3))+1; sent < b.Size; sent += chunk {
-			n := min(chunk, b.Size-sent)
-			header := map[string]string{"Content-Type": "application/octet-stream", "Content-Range": fmt.Sprintf("%d-%d", sent, sent+n-1)}
-			if resp, err = l.do(ctx, http.MethodPatch, location, header, io.NopCloser(io.LimitReader(content, n)), n); err != nil {
-				return err
-			}
-			resp.Body.Close()
-			location = resp.Header.Get("Location")
-			pause(ctx, time.Duration(l.int(100))*time.Millisecond)
-		}
-		resp, err = l.do(ctx, http.MethodPut, commit(location), plain, nil, 0)
-	} else {
-		resp, err = l.do(ctx, http.MethodPut, commit(location), plain, io.NopCloser(b.open()), b.Size)
-	}
-	if err != nil {
-		return err
-	}
-	resp.Body.Close()
-	return nil
-}
-
-const manifestType = "application/vnd.oci.image.manifest.v1+json"
-
-// image makes a manifest; the serial number in its configuration makes each its own.
-func (l *Load) manifest(config blob, layers []blob) []byte {
-	describe := func(mediaType string, b blob) map[string]any {
-		return map[string]any{"mediaType": mediaType, "digest": b.Digest, "size": b.Size}
-	}
-	var all []any
-	for _, b := range layers {
-		all = append(all, describe("application/vnd.oci.image.layer.v1.tar", b))
-	}
-	raw, err := json.Marshal(map[string]any{
-		"schemaVersion": 2, "mediaType": manifestType, "config": describe("application/vnd.oci.image.config.v1+json", config), "layers": all,
-	})
-	if err != nil {
-		panic(err) // of what is above, nothing can fail
-	}
-	return raw
-}
 
 // writing locks what a write of an image changes.
 func (l *Load) writing(p pushed) (unlock func()) {
@@ -315,7 +210,7 @@ func (l *Load) push(ctx context.Context, client, repository, tag string, fixed b
 			return pushed{}, false
 		}
 	}
-	raw := l.manifest(config, layers)
+	raw := manifest(config, layers...)
 	p := pushed{repository: repository, tag: tag, digest: sum(raw), manifest: raw, layers: append(layers, config), fixed: fixed}
 	return p, l.put(ctx, client, p)
 }
@@ -364,63 +259,6 @@ func (l *Load) pull(ctx context.Context, client string, p pushed, by history.Kin
 		o.Digest = digest
 	}
 	l.record(ctx, o, err)
-}
-
-// puller gets what a path names.
-type puller interface {
-	get(ctx context.Context, path string) (*http.Response, error)
-}
-
-func (l *Load) get(ctx context.Context, path string) (*http.Response, error) {
-	return l.do(ctx, http.MethodGet, path, map[string]string{"Accept": manifestType}, nil, 0)
-}
-
-// pullFrom pulls a manifest and everything that it refers to.
-func pullFrom(ctx context.Context, from puller, repository, reference string) (digest string, err error) {
-	resp, err := from.get(ctx, "/v2/"+repository+"/manifests/"+reference)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return "", &Failure{Method: http.MethodGet, Path: reference, Said: err.Error()}
-	}
-	digest = sum(raw)
-	if want := resp.Header.Get("Docker-Content-Digest"); want != digest || strings.HasPrefix(reference, "sha256:") && reference != digest {
-		return digest, fmt.Errorf("%s:%s is called %s and hashes to %s", repository, reference, want, digest)
-	}
-	type descriptor struct{ Digest string }
-	var manifest struct {
-		Config descriptor
-		Layers []descriptor
-	}
-	if err := json.Unmarshal(raw, &manifest); err != nil {
-		return digest, fmt.Errorf("%s:%s: %w", repository, reference, err)
-	}
-	for _, b := range append(manifest.Layers, manifest.Config) {
-		if err := pullBlob(ctx, from, repository, b.Digest); err != nil {
-			return digest, err
-		}
-	}
-	return digest, nil
-}
-
-func pullBlob(ctx context.Context, from puller, repository, digest string) error {
-	path := "/v2/" + repository + "/blobs/" + digest
-	resp, err := from.get(ctx, path)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, resp.Body); err != nil {
-		return &Failure{Edge: "http://" + resp.Request.URL.Host, Method: http.MethodGet, Path: path, Said: err.Error()}
-	}
-	if got := "sha256:" + hex.EncodeToString(h.Sum(nil)); got != digest {
-		return fmt.Errorf("%s hashes to %s", path, got)
-	}
-	return nil
 }
 
 // Run does all of it until ctx ends: pushes of new tags and moves of old ones, copies by mount, tags for what has one, deletions, and pulls.

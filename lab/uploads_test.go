@@ -72,26 +72,16 @@ func (u *upload) open(edge int) {
 	u.send(edge, http.MethodPost, "/v2/"+u.repository+"/blobs/uploads/", nil, 0, nil)
 }
 
-// commit is the path that ends the session.
-func (u *upload) commit() string {
-	separator := "?"
-	if strings.Contains(u.location, "?") {
-		separator = "&"
-	}
-	return u.location + separator + "digest=" + u.digest.String()
-}
-
 // tag pushes a manifest with the blob as its only layer, which must be where the manifest goes.
 func (u *upload) tag(ctx context.Context, edge int, tag string) v1.Hash {
 	u.t.Helper()
 	config := `{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`
 	c := &upload{t: u.t, s: u.s, repository: u.repository, digest: digest.FromString(config)}
 	c.open(edge)
-	c.send(edge, http.MethodPut, c.commit(), strings.NewReader(config), int64(len(config)), nil)
-	manifest := fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}]}`,
-		c.digest, len(config), u.digest, u.size)
-	u.send(edge, http.MethodPut, "/v2/"+u.repository+"/manifests/"+tag, strings.NewReader(manifest), int64(len(manifest)), map[string]string{"Content-Type": "application/vnd.oci.image.manifest.v1+json"})
-	sum, _, err := v1.SHA256(strings.NewReader(manifest))
+	c.send(edge, http.MethodPut, commit(c.location, c.digest.String()), strings.NewReader(config), int64(len(config)), nil)
+	raw := string(manifest(blob{Digest: c.digest.String(), Size: int64(len(config))}, blob{Digest: u.digest.String(), Size: u.size}))
+	u.send(edge, http.MethodPut, "/v2/"+u.repository+"/manifests/"+tag, strings.NewReader(raw), int64(len(raw)), map[string]string{"Content-Type": manifestType})
+	sum, _, err := v1.SHA256(strings.NewReader(raw))
 	require.NoError(u.t, err)
 	return sum
 }
@@ -148,7 +138,7 @@ func TestUploadsOfAGigabyteOutlastTheCutoverAndTheRollback(t *testing.T) {
 		may, done := make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(done)
-			single.send(0, http.MethodPut, single.commit(), slowly(single.content(), part, may), size, map[string]string{"Content-Type": "application/octet-stream"})
+			single.send(0, http.MethodPut, commit(single.location, single.digest.String()), slowly(single.content(), part, may), size, map[string]string{"Content-Type": "application/octet-stream"})
 		}()
 		pause(ctx, time.Second)
 		cutover()
@@ -158,7 +148,7 @@ func TestUploadsOfAGigabyteOutlastTheCutoverAndTheRollback(t *testing.T) {
 		<-done
 		tags[single] = single.tag(ctx, 1, "v1") // through the edge that did not see the upload
 		chunk(0, 2*part, size-2*part)
-		chunked.send(1, http.MethodPut, chunked.commit(), nil, 0, nil)
+		chunked.send(1, http.MethodPut, commit(chunked.location, chunked.digest.String()), nil, 0, nil)
 		tags[chunked] = chunked.tag(ctx, 0, "v1")
 		return tags
 	}

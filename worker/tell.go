@@ -19,21 +19,27 @@ var errNoTemporal = errors.New("there is no connection to Temporal yet")
 
 // carry has the migration bring what a backend acknowledged to the one that serves, and waits until it has.
 func (n *edgeNode) carry(ctx context.Context, r routing.Route, from string, changes []journal.Change, ended []routing.Upload) error {
-	c := n.temporal.Load()
-	if c == nil {
-		return errNoTemporal
-	}
 	q := workflows.CarryRequest{Edge: n.name, From: from, Changes: changes, Ended: ended}
-	handle, err := (*c).UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
-		WorkflowID: r.Owner, UpdateName: workflows.UpdateCarry, UpdateID: uuid.NewString(), Args: []any{q}, WaitForStage: client.WorkflowUpdateStageCompleted,
-	})
-	if err == nil {
-		err = handle.Get(ctx, nil)
-	}
+	err := n.update(ctx, r.Owner, workflows.UpdateCarry, q)
 	if err != nil {
 		return fmt.Errorf("ask %s to carry over: %w", r.Owner, err)
 	}
 	return nil
+}
+
+// update sends a workflow an Update, and waits until it has been done.
+func (n *edgeNode) update(ctx context.Context, workflowID, name string, argument any) error {
+	c := n.temporal.Load()
+	if c == nil {
+		return errNoTemporal
+	}
+	handle, err := (*c).UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
+		WorkflowID: workflowID, UpdateName: name, UpdateID: uuid.NewString(), Args: []any{argument}, WaitForStage: client.WorkflowUpdateStageCompleted,
+	})
+	if err != nil {
+		return err
+	}
+	return handle.Get(ctx, nil)
 }
 
 // narrow has Routes take from every edge what a deletion would otherwise bring back. It gives up when the deletion has.
@@ -41,18 +47,7 @@ func (n *edgeNode) narrow(r routing.Route, d routing.Deletes) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	for ctx.Err() == nil {
-		err := errNoTemporal
-		if c := n.temporal.Load(); c != nil {
-			q := routing.Request{Prefix: r.Prefix, Owner: r.Owner, Deletes: d}
-			var handle client.WorkflowUpdateHandle
-			handle, err = (*c).UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
-				WorkflowID: routing.RoutesWorkflow, UpdateName: routing.UpdateNarrow, UpdateID: uuid.NewString(), Args: []any{q},
-				WaitForStage: client.WorkflowUpdateStageCompleted,
-			})
-			if err == nil {
-				err = handle.Get(ctx, nil)
-			}
-		}
+		err := n.update(ctx, routing.RoutesWorkflow, routing.UpdateNarrow, routing.Request{Prefix: r.Prefix, Owner: r.Owner, Deletes: d})
 		if err == nil {
 			return
 		}

@@ -7,6 +7,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"transship/activities"
+	"transship/internal/routing"
 )
 
 // carryLimit bounds what an edge, and a client behind it, waits for.
@@ -43,10 +44,15 @@ func (m *migration) carryNow(ctx workflow.Context, q CarryRequest) (Answer, erro
 	if len(q.Ended) == 0 {
 		return Answer{Message: "carried over", Phase: m.phase}, nil
 	}
+	return Answer{Message: "carried over", Phase: m.phase}, m.settle(ctx, q.Ended, "uploads have ended")
+}
+
+// settle takes uploads that are over from the routing table.
+func (m *migration) settle(ctx workflow.Context, over []routing.Upload, why string) error {
 	request := m.request()
-	request.Uploads = q.Ended
+	request.Uploads = over
 	var r *activities.Routes
-	return Answer{Message: "carried over", Phase: m.phase}, workflow.ExecuteActivity(toRoutes(ctx, "uploads have ended"), r.SettleUploads, request).Get(ctx, nil)
+	return workflow.ExecuteActivity(toRoutes(ctx, why), r.SettleUploads, request).Get(ctx, nil)
 }
 
 // uploadsInStore asks the store of the backend that serves which uploads are at work: those that no edge saw begin, or whose only request is not over.
@@ -96,10 +102,7 @@ func (m *migration) settleUploads(ctx workflow.Context) (left int, err error) {
 	if left > 0 {
 		return left, nil
 	}
-	request := m.request()
-	request.Uploads = m.state.Uploads
-	var r *activities.Routes
-	if err := workflow.ExecuteActivity(toRoutes(ctx, "no upload is left of before the flip"), r.SettleUploads, request).Get(ctx, nil); err != nil {
+	if err := m.settle(ctx, m.state.Uploads, "no upload is left of before the flip"); err != nil {
 		return 0, err
 	}
 	m.state.Uploads = nil

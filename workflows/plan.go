@@ -168,16 +168,22 @@ func checkEdges(ctx workflow.Context, in MigrateInput) (blockers, warnings []str
 		if err != nil {
 			blockers = append(blockers, fmt.Sprintf("edge %s cannot be used: %s", name, because(err)))
 		}
-		for _, f := range findings {
-			switch {
-			case f.Failed():
-				blockers = append(blockers, inWords(f))
-			case f.Warned():
-				warnings = append(warnings, inWords(f))
-			}
-		}
+		b, w := sorted(findings)
+		blockers, warnings = append(blockers, b...), append(warnings, w...)
 	}
 	return blockers, warnings
 }
 
-func inWords(f edge.Finding) string { return fmt.Sprintf("%s: %s: %s", f.What, f.Detail, f.Cure) }
+// sorted says in words what findings stop, and what people should know.
+func sorted(findings []edge.Finding) (blockers, warnings []string) {
+	for _, f := range findings {
+		words := fmt.Sprintf("%s: %s: %s", f.What, f.Detail, f.Cure)
+		switch {
+		case f.Failed():
+			blockers = append(blockers, words)
+		case f.Warned():
+			warnings = append(warnings, words)
+		}
+	}
+	return blockers, warnings
+}

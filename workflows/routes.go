@@ -311,7 +311,7 @@ func (r *routes) untilTaken(ctx workflow.Context, route routing.Route) bool {
 		if slept != nil || locked != nil || now.Mode != route.Mode || now.Hold != route.Hold {
 			return false
 		}
-		err = r.hand(ctx, r.names(func(e routing.EdgeState) bool { return !e.LeftOut && e.Generation < r.Table.Generation }), bounded)
+		err = r.hand(ctx, r.presentBehind(), bounded)
 	}
 	return true
 }
@@ -414,12 +414,17 @@ func (r *routes) behind() []string {
 	return r.names(func(e routing.EdgeState) bool { return e.Generation < r.Table.Generation })
 }
 
+// presentBehind are those of them that are not left out.
+func (r *routes) presentBehind() []string {
+	return r.names(func(e routing.EdgeState) bool { return !e.LeftOut && e.Generation < r.Table.Generation })
+}
+
 func (r *routes) reconcile(ctx workflow.Context) error {
 	// Edges that are left out may keep nobody waiting. Whatever they are given is the present table, and no step of a flip counts them.
 	if out := r.names(func(e routing.EdgeState) bool { return e.LeftOut }); len(out) > 0 {
 		_ = r.hand(ctx, out, reconcileEvery)
 	}
-	behind := r.names(func(e routing.EdgeState) bool { return !e.LeftOut && e.Generation < r.Table.Generation })
+	behind := r.presentBehind()
 	if len(behind) == 0 {
 		return nil
 	}

@@ -71,14 +71,8 @@ func checkTogether(ctx workflow.Context, in MigrateInput, p *planned) {
 		p.Warnings = append(p.Warnings, "the backends and the edges together were not looked at: "+notNow)
 		return
 	}
-	for _, f := range answers(ctx, askSite(ctx, Move{in.Prefix, in.From, in.To, in.Probe}, in.Edges, sitePatience)) {
-		switch {
-		case f.Failed():
-			p.Blockers = append(p.Blockers, inWords(f))
-		case f.Warned():
-			p.Warnings = append(p.Warnings, inWords(f))
-		}
-	}
+	blockers, warnings := sorted(answers(ctx, askSite(ctx, Move{in.Prefix, in.From, in.To, in.Probe}, in.Edges, sitePatience)))
+	p.Blockers, p.Warnings = append(p.Blockers, blockers...), append(p.Warnings, warnings...)
 }
 
 func checkRoom(ctx workflow.Context, in MigrateInput, p *planned) {

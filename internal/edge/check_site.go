@@ -56,23 +56,14 @@ func (e *Edge) checkConfiguration(ctx context.Context) []Finding {
 	if err != nil {
 		return []Finding{f.unknown(err, "compare the site's files with `transship edge snippet` yourself")}
 	}
-	expected := siteconf.Expected{Prefixes: e.prefixes()}
+	var expected siteconf.Expected
+	for _, p := range e.known(e.Table()) {
+		expected.Prefixes = append(expected.Prefixes, string(p))
+	}
 	for _, u := range e.Upstreams {
 		expected.Backends = append(expected.Backends, u.Address)
 	}
 	return f.of(site.Faults(expected))
-}
-
-// prefixes are those that the configuration names, and those that are routed.
-func (e *Edge) prefixes() (names []string) {
-	for _, p := range e.Prefixes {
-		names = append(names, string(p))
-	}
-	for _, r := range e.Table().Routes {
-		names = append(names, string(r.Prefix))
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
 }
 
 func (c Config) generated() siteconf.Generated { return SiteFiles(c.Directory) }

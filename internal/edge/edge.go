@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -85,17 +86,13 @@ func New(c Config, log *slog.Logger, tell Tell) (*Edge, error) {
 		return nil, err
 	}
 	if s.Token == "" {
-		s.Token = newToken()
+		s.Token = rand.Text()
 	}
 	c.token = s.Token
 	e := &Edge{Config: c, log: log.With("edge", c.Name), traffic: monitor.NewTraffic(), state: s, tell: tell}
 	options := gate.Options{RetryAfter: c.RetryAfter, Token: s.Token, Backends: map[string]*url.URL{}, Carry: e.carry, Narrow: e.narrow}
 	for _, u := range c.Upstreams {
-		scheme := "http"
-		if u.TLS {
-			scheme = "https"
-		}
-		options.Backends[u.Name] = &url.URL{Scheme: scheme, Host: u.Address}
+		options.Backends[u.Name] = &url.URL{Scheme: u.scheme(), Host: u.Address}
 	}
 	e.gate = gate.New(log, options)
 	e.setGate(s)
@@ -190,11 +187,10 @@ func (e *Edge) become(ctx context.Context, s state, look func() error) (Applied,
 		return applied, err
 	}
 	// nginx must know the prefix before its flags mean anything. Only a prefix that the configuration does not name needs this.
-	if applied.Reload, err = e.reloadIfChanged(ctx, files); err != nil {
+	if applied.Reload, s.Nginx, err = e.reloadIfChanged(ctx, files); err != nil {
 		return applied, err
 	}
 	applied.Freezes = e.setGate(s)
-	s.Nginx = e.nginxNow(ctx)
 	further := s.further(e.state)
 	e.state = s
 	save := func() error {
@@ -225,20 +221,24 @@ func (e *Edge) become(ctx context.Context, s state, look func() error) (Applied,
 	return applied, nil
 }
 
-func (e *Edge) reloadIfChanged(ctx context.Context, files map[string]string) (time.Duration, error) {
+// reloadIfChanged puts files in place and has nginx read them, where it has not. It also identifies the nginx that answers; the zero value when none does.
+func (e *Edge) reloadIfChanged(ctx context.Context, files map[string]string) (took time.Duration, nginx nginxProcess, err error) {
 	changed, err := e.install(ctx, files)
 	if err != nil {
-		return 0, err
+		return 0, nginx, err
 	}
 	hash := hashIn(files)
-	if !changed { // on disk; a crash may have come between that and the reload
-		if answer, err := ask[filesAnswer](ctx, e.filesURL()); err != nil || answer.Files == hash {
-			return 0, nil // when nginx is away, it will start with them
-		}
+	answer, err := ask[filesAnswer](ctx, e.filesURL())
+	if err == nil {
+		nginx = processOf(answer.PID)
+	}
+	// Files that are on disk may not have been read: a crash may have come between that and the reload.
+	if !changed && (err != nil || answer.Files == hash) {
+		return 0, nginx, nil // when nginx is away, it will start with them
 	}
 	begin := time.Now()
 	err = e.reload(ctx, hash)
-	return time.Since(begin), err
+	return time.Since(begin), nginx, err
 }
 
 // setGate makes the gate follow a state, and returns the holds that this ended. A prefix that is not known any more is forgotten.
@@ -268,7 +268,7 @@ func (e *Edge) setGate(s state) (freezes []routing.Freeze) {
 func (e *Edge) rules(s state) map[routing.Prefix]gate.Rule {
 	rules := map[routing.Prefix]gate.Rule{}
 	if s.Table.Default != "" {
-		for p := range e.known(s.Table) {
+		for _, p := range e.known(s.Table) {
 			rules[p] = gate.Rule{Mode: routing.Open, Backend: s.Table.Default}
 		}
 	}
@@ -279,7 +279,7 @@ func (e *Edge) rules(s state) map[routing.Prefix]gate.Rule {
 		}
 	}
 	if !e.unsureUntil.IsZero() {
-		for p := range e.known(s.Table) {
+		for _, p := range e.known(s.Table) {
 			rules[p] = e.unsureRule(s, p)
 		}
 	}

@@ -77,7 +77,7 @@ func (c Config) raise(s state, unsureUntil time.Time) error {
 // wanted are the flags of every known prefix, by key, sorted.
 func (c Config) wanted(s state, unsureUntil time.Time) map[string][]string {
 	wanted := map[string][]string{}
-	for p := range c.known(s.Table) {
+	for _, p := range c.known(s.Table) {
 		wanted[flagKey(string(p))] = nil
 	}
 	for _, r := range s.Table.Routes {

@@ -41,7 +41,7 @@ func (e *Edge) Prepare(ctx context.Context, defaultBackend string) error {
 		e.log.Info("nginx does not answer yet; it will find the generated files when it starts", "directory", e.Directory)
 		return e.place(files)
 	}
-	_, err = e.reloadIfChanged(ctx, files)
+	_, _, err = e.reloadIfChanged(ctx, files)
 	return err
 }
 

@@ -41,11 +41,13 @@ type Upstream struct {
 }
 
 // URL is the upstream as proxy_pass takes it.
-func (u Upstream) URL() string {
+func (u Upstream) URL() string { return u.scheme() + "://transship_" + u.Name }
+
+func (u Upstream) scheme() string {
 	if u.TLS {
-		return "https://transship_" + u.Name
+		return "https"
 	}
-	return "http://transship_" + u.Name
+	return "http"
 }
 
 // files is what the templates are given. It holds nothing that changes from one routing table to the next, as long as both have the same prefixes:
@@ -99,7 +101,6 @@ func (c Config) Render(t routing.Table) (map[string]string, error) {
 	if !known(t.Default) {
 		return nil, fmt.Errorf("edge %s: routing table generation %d: default backend %q is not in this edge's configuration", c.Name, t.Generation, t.Default)
 	}
-	prefixes := slices.Clone(c.Prefixes)
 	for _, r := range t.Routes {
 		if r.Other != "" && !known(r.Other) {
 			return nil, fmt.Errorf("edge %s: routing table generation %d: backend %q of %s is not in this edge's configuration", c.Name, t.Generation, r.Other, r.Prefix)
@@ -107,13 +108,11 @@ func (c Config) Render(t routing.Table) (map[string]string, error) {
 		if !known(r.Backend) {
 			return nil, fmt.Errorf("edge %s: routing table generation %d: backend %q of %s is not in this edge's configuration", c.Name, t.Generation, r.Backend, r.Prefix)
 		}
-		prefixes = append(prefixes, r.Prefix)
 		if r.Canary != nil && len(r.Canary.Networks) > 0 {
 			f.Networks = append(f.Networks, network{string(r.Prefix), r.Canary.Networks})
 		}
 	}
-	slices.Sort(prefixes)
-	f.addPrefixes(slices.Compact(prefixes))
+	f.addPrefixes(c.known(t))
 	// Without the hash, and then with the hash of that.
 	out, err := f.execute()
 	if err != nil {

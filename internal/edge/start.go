@@ -2,9 +2,9 @@ package edge
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,8 +27,13 @@ func (c Config) nginxNow(ctx context.Context) (p nginxProcess) {
 	if err != nil {
 		return p
 	}
+	return processOf(answer.PID)
+}
+
+// processOf identifies the nginx to which a worker process belongs.
+func processOf(worker int) (p nginxProcess) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	master := parent(answer.PID)
+	master := parent(worker)
 	if err != nil || master == 0 {
 		return p
 	}
@@ -94,16 +99,14 @@ func (e *Edge) CaughtUp(ctx context.Context, t *routing.Table) error {
 	return nil
 }
 
-// known are the prefixes of the configuration and of a table.
-func (c Config) known(t routing.Table) map[routing.Prefix]bool {
-	known := map[routing.Prefix]bool{}
-	for _, p := range c.Prefixes {
-		known[p] = true
-	}
+// known are the prefixes of the configuration and of a table, sorted.
+func (c Config) known(t routing.Table) []routing.Prefix {
+	known := slices.Clone(c.Prefixes)
 	for _, r := range t.Routes {
-		known[r.Prefix] = true
+		known = append(known, r.Prefix)
 	}
-	return known
+	slices.Sort(known)
+	return slices.Compact(known)
 }
 
 // startHold names what parks writes while a node starts: no freeze of any migration.
@@ -117,6 +120,3 @@ func (e *Edge) unsureRule(s state, p routing.Prefix) gate.Rule {
 	}
 	return rule
 }
-
-// newToken makes what nginx shows the gate.
-func newToken() string { return rand.Text() }

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -94,8 +93,7 @@ func (g *Gate) relay(w http.ResponseWriter, r *http.Request, rest string) {
 var errNotCarried = errors.New("not carried over yet")
 
 func (g *Gate) later(w http.ResponseWriter, err error) {
-	w.Header().Set("Retry-After", strconv.Itoa(int(g.RetryAfter.Seconds()+0.5)))
-	http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	g.unavailable(w, err.Error())
 }
 
 func (g *Gate) hasCommitted(t journal.Target) bool {
@@ -177,7 +175,7 @@ func (g *Gate) endedLate(p routing.Prefix, t journal.Target, e journal.Entry) {
 	if r == nil || g.Carry == nil || t.Commits == "" {
 		return
 	}
-	if r.Mode.Parks() && e.Backend == g.oldBackend(r) { // the drain has listed it, and the table that names it is on its way
+	if r.Mode.Parks() && e.Backend == r.before() { // the drain has listed it, and the table that names it is on its way
 		if g.late[p] == nil {
 			g.late[p] = map[routing.Upload]bool{}
 		}
@@ -192,8 +190,8 @@ func (g *Gate) endedLate(p routing.Prefix, t journal.Target, e journal.Entry) {
 	g.settle(p, r.Other, r.Uploads[i], e.MayHaveChanged())
 }
 
-// oldBackend is the one that served before a freeze.
-func (g *Gate) oldBackend(r *ruleState) string {
+// before is the backend that served before a freeze.
+func (r Rule) before() string {
 	if r.Mode == routing.Switched {
 		return r.Other
 	}

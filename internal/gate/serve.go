@@ -229,6 +229,11 @@ func (g *Gate) knows(token string) bool {
 // refuse is called with g.mu held.
 func (g *Gate) refuse(w http.ResponseWriter, write Write) {
 	g.ended[write.ID] = time.Now() // it never got past us
+	g.unavailable(w, fmt.Sprintf("writes of %s are refused until the routing table says where they go", write.Prefix))
+}
+
+// unavailable asks a client to come back.
+func (g *Gate) unavailable(w http.ResponseWriter, why string) {
 	w.Header().Set("Retry-After", strconv.Itoa(int(g.RetryAfter.Seconds()+0.5)))
-	http.Error(w, fmt.Sprintf("writes of %s are refused until the routing table says where they go", write.Prefix), http.StatusServiceUnavailable)
+	http.Error(w, why, http.StatusServiceUnavailable)
 }

@@ -29,14 +29,18 @@ var ErrLost = errors.New("the journal does not go back to this position")
 // first. A journal that does not exist yet is empty. The error of a line that cannot be parsed is given in its place, and reading goes on
 // behind it. ErrLost and read errors end the iteration.
 func Read(ctx context.Context, path string, from Position) iter.Seq2[Entry, error] {
+	return parsed(lines(ctx, path, from))
+}
+
+// parsed gives the entry of each line, or what is wrong with it.
+func parsed(all iter.Seq2[rawLine, error]) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		for l, err := range lines(ctx, path, from) {
-			if err != nil {
-				yield(Entry{}, err)
-				return
+		for l, err := range all {
+			var entry Entry
+			if err == nil {
+				entry, err = parse(l.raw)
+				entry.Position = l.end
 			}
-			entry, err := parse(l.raw)
-			entry.Position = l.end
 			if !yield(entry, err) {
 				return
 			}
@@ -130,21 +134,7 @@ func readFile(ctx context.Context, path string, at Position, yield func(rawLine,
 // Follow gives the entries behind a position and then every new one, looking again each interval, until ctx ends. A journal that lost its
 // position is followed again from its present beginning, after the error has been given.
 func Follow(ctx context.Context, path string, from Position, interval time.Duration) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		for l, err := range follow(ctx, path, from, interval) {
-			if err != nil {
-				if !yield(Entry{}, err) {
-					return
-				}
-				continue
-			}
-			entry, err := parse(l.raw)
-			entry.Position = l.end
-			if !yield(entry, err) {
-				return
-			}
-		}
-	}
+	return parsed(follow(ctx, path, from, interval))
 }
 
 // FollowLines is Follow for a log of another format.
