@@ -132,7 +132,8 @@ func TestUploadSessionsAreNeverParkedAndFinishWhereTheyBegan(t *testing.T) {
 		{held(time.Minute), "PUT", "u1", "relay"},
 		{Rule{Mode: routing.Prepared, Backend: "old", Other: "new", Hold: "h1", Deadline: deadline}, "PATCH", "u1", ""},
 		{Rule{Mode: routing.Switched, Backend: "new", Other: "old", Hold: "h1", Deadline: deadline}, "PATCH", "u1", ""},
-		{Rule{Mode: routing.Switched, Backend: "new", Other: "old", Hold: "h1", Deadline: deadline}, "PATCH", "nobody knows", ""},
+		{Rule{Mode: routing.Switched, Backend: "new", Other: "old", Hold: "h1", Deadline: deadline, Uploads: elsewhere}, "PATCH", "u2", ""},
+		{Rule{Mode: routing.Switched, Backend: "new", Other: "old", Hold: "h1", Deadline: deadline, Uploads: elsewhere}, "PUT", "u2", "relay"},
 		{Rule{Mode: routing.Watched, Backend: "new", Other: "old"}, "PATCH", "u1", ""},
 		{Rule{Mode: routing.Watched, Backend: "new", Other: "old"}, "PUT", "u1", "relay"},
 		{Rule{Mode: routing.Watched, Backend: "new", Other: "old", Uploads: elsewhere}, "PUT", "u2", "relay"},
@@ -146,6 +147,21 @@ func TestUploadSessionsAreNeverParkedAndFinishWhereTheyBegan(t *testing.T) {
 	}
 	g.Set(prefix, Rule{Mode: routing.Watched, Backend: "new", Other: "old"})
 	assert.Equal(t, "new", ask(g, "/begin", "z", "PATCH", "/v2/restricted/x/blobs/uploads/opened-later").Header().Get(HeaderBackend))
+}
+
+// Found by the mixed load: a session that was opened at an edge which had opened to the new backend already was looked for on the old one by an edge that had not.
+func TestAnUploadOpenedAtAnEdgeThatOpenedEarlierGoesToTheNewBackend(t *testing.T) {
+	g := newGate()
+	g.Set(prefix, Rule{
+		Mode: routing.Switched, Backend: "new", Other: "old", Hold: "h1", Deadline: time.Now().Add(time.Minute),
+		Uploads: []routing.Upload{{Repository: "restricted/x", Session: "opened before the flip"}},
+	})
+	for _, method := range []string{"PATCH", "PUT"} {
+		w := ask(g, "/hold", method, method, "/v2/restricted/x/blobs/uploads/opened-after-it")
+		assert.Equal(t, http.StatusNoContent, w.Code)
+		assert.Equal(t, "new", w.Header().Get(HeaderBackend), method)
+		assert.Empty(t, w.Header().Get(HeaderVia), "what it commits is where it belongs")
+	}
 }
 
 func TestOpeningAnUploadIsParkedLikeEverythingElse(t *testing.T) {

@@ -114,7 +114,8 @@ func (g *Gate) decide(p routing.Prefix, r *ruleState, w Write) decision {
 		return decision{wait: true}
 	case ok && t.Kind == journal.Upload && t.Reference != "":
 		to := g.home(t.Reference, r)
-		return decision{to: to, relay: w.Method == http.MethodPut && (parks || to != r.Backend)}
+		// Where an edge is switched, a session of the new backend tells that another edge has opened to it: what it commits is where it belongs.
+		return decision{to: to, relay: w.Method == http.MethodPut && (to != r.Backend || parks && r.Mode != routing.Switched)}
 	case parks:
 		return decision{wait: true}
 	case !ok:
@@ -143,13 +144,14 @@ func (g *Gate) narrowed(p routing.Prefix, r *ruleState, d routing.Deletes) decis
 	return decision{wait: true}
 }
 
-// home is the backend on which an upload session lives: where it was seen, or, for one that went through other edges only, what the routing table says.
+// home is the backend on which an upload session lives: where it was seen, or, for one that went through other edges only, what the routing table says. A table that
+// switches names all sessions that were open then; any other was opened since, on the new backend, at an edge that has opened to it before this one.
 func (g *Gate) home(id string, r *ruleState) string {
 	if s, ok := g.sessions[id]; ok && s.backend != "" {
 		return s.backend
 	}
 	listed := slices.ContainsFunc(r.Uploads, func(u routing.Upload) bool { return u.Session == id })
-	if r.Other != "" && (listed || r.Mode == routing.Switched) { // nothing was opened on the new backend yet
+	if r.Other != "" && listed {
 		return r.Other
 	}
 	return r.Backend
