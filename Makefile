@@ -24,7 +24,7 @@ packages: ## nginx and docker-registry from Debian, nothing autostarted
 packages-lab: ## Swift, Ceph and what else the full lab runs, nothing autostarted
 	@scripts/packages swift=2.30.* swift-proxy=2.30.* swift-account=2.30.* swift-container=2.30.* swift-object=2.30.* memcached=1.6.* \
 	  ceph-mon=16.2.* ceph-mgr=16.2.* ceph-osd=16.2.* radosgw=16.2.* ceph-common=16.2.* ngircd=26.* prometheus=2.42.* skopeo=1.9.* rclone=1.60.* \
-	  redis-server=5:7.0.* sudo=1.9.*
+	  redis-server=5:7.0.* sudo=1.9.* buildah=1.28.*
 
 demo: packages $(if $(filter full,$(LAB)),packages-lab) build devserver ## one prefix migrates, another rolls back, clients at work all the while
 	$(GO) run ./lab/demo -lab $(LAB) demo
@@ -73,7 +73,7 @@ cutovers: packages packages-lab build devserver ## a prefix is flipped and rolle
 	$(GO) test -race -tags lab -count=1 -timeout 3h -run TestTwentyFlipsAndTwentyRollbacksUnderLoad -v ./lab -cutovers $(CUTOVERS) -largest $(LARGEST)
 
 bench: packages packages-lab build devserver ## against skopeo, crane, regsync and rclone; takes about an hour
-	GOBIN=$(CURDIR)/$(BIN)/bench-tools $(GO) install github.com/google/go-containerregistry/cmd/crane@v0.22.1
+	cd tools && $(GO) build -o ../$(BIN)/bench-tools/crane github.com/google/go-containerregistry/cmd/crane
 	GOBIN=$(CURDIR)/$(BIN)/bench-tools $(GO) install github.com/regclient/regclient/cmd/regsync@v0.11.7
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/...
 	$(GO) build -o $(BIN)/bench ./lab/bench

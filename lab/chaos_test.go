@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -46,15 +47,37 @@ func TestChaos(t *testing.T) {
 			seeds = append(seeds, rand.Uint64N(1<<32)) //nolint:gosec // a schedule is no secret
 		}
 	}
-	s := Start(t, Edges(3), Links, Adapt(func(s *Settings) {
+	tally := map[string]int{}
+	var odd, even []uint64 // images go through the registries, or on their storage
+	for _, seed := range seeds {
+		if seed%2 == 0 {
+			even = append(even, seed)
+		} else {
+			odd = append(odd, seed)
+		}
+	}
+	for batch := range slices.Chunk(odd, schedulesOfAStack) {
+		t.Run("registries", func(t *testing.T) { chaosInOneStack(t, batch, tally) })
+	}
+	for batch := range slices.Chunk(even, schedulesOfAStack) {
+		t.Run("storage", func(t *testing.T) { chaosInOneStack(t, batch, tally, Folders) })
+	}
+	t.Logf("%d schedules: %v", len(seeds), tally)
+}
+
+// schedulesOfAStack bounds what a stack has to carry along: each schedule leaves its images behind.
+const schedulesOfAStack = 10
+
+// chaosInOneStack runs schedules one after the other, until one breaks a promise.
+func chaosInOneStack(t *testing.T, seeds []uint64, tally map[string]int, more ...Part) {
+	s := Start(t, Edges(3), Links, Parts(more), Adapt(func(s *Settings) {
 		s.ApprovalRequired, s.Lease, s.Drain, s.FreezePause, s.Attempts, s.Failures = false, chaosLease, 3*time.Second, time.Second, 50, 1000
 		// What an earlier schedule deleted after its rollback is still at the new backend; its own history was judged.
 		s.Soak, s.Interval, s.Finalize, s.AllowExtra = time.Hour, time.Second, "ask", true
 	}))
 	for _, seed := range seeds {
-		ok := t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) { s.chaos(t, seed) })
-		if !ok {
-			t.Fatalf("again: go test -race -tags lab -run TestChaos ./lab -chaos-seed %d", seed)
+		if !t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) { s.chaos(t, seed, tally) }) {
+			t.Fatalf("again: go test -race -tags lab -run TestChaos ./lab -chaos-seed %d (it was schedule %d of its stack)", seed, slices.Index(seeds, seed)+1)
 		}
 	}
 }
@@ -178,7 +201,7 @@ func (c *chaos) excuse(f Failure, began, ended time.Time) string {
 	return ""
 }
 
-func (s *Stack) chaos(t *testing.T, seed uint64) {
+func (s *Stack) chaos(t *testing.T, seed uint64, tally map[string]int) {
 	began := time.Now()
 	c := s.newChaos(seed)
 	atOnce, atTheFreeze, onTheWayBack := c.plan(1), c.plan(2), c.plan(2)
@@ -241,11 +264,14 @@ func (s *Stack) chaos(t *testing.T, seed uint64) {
 	pause(ctx, time.Second)
 	stop()
 	for _, o := range l.Recorder.Operations() {
-		if o.Kind == "push-tag" && o.Client != "skopeo" && o.Ended.Sub(o.Began) > longestWait {
+		if o.Kind == "push-tag" && strings.HasPrefix(o.Client, "pusher") && o.Ended.Sub(o.Began) > longestWait {
 			assert.Fail(t, "a write waited too long", o.String())
 		}
 	}
 	t.Logf("%s from %s, after %d cutovers to it: %s; %d cutovers back; well again %s after the last trouble; %s in all", r.Outcome, before.Phase, before.Report.Attempts, r.Reason, r.Attempts-before.Report.Attempts,
 		recovered.Sub(c.ended).Round(time.Millisecond), time.Since(began).Round(time.Second))
+	tally[fmt.Sprintf("%s from %s", r.Outcome, before.Phase)]++
+	tally["cutovers begun"] += r.Attempts
+	tally["operations"] += len(l.Recorder.Operations())
 	s.judged(t, l.Recorder.Operations(), now.Table.Backend("restricted/x"), []during{flipped})
 }

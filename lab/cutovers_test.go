@@ -40,9 +40,9 @@ func (s *Stack) underLoad(t *testing.T, prefix string, seed uint64, excuse func(
 	var wait sync.WaitGroup
 	wait.Go(func() { l.Run(ctx, 3, 4) })
 	wait.Go(func() {
-		dir, err := os.MkdirTemp(s.Dir, "skopeo-")
+		dir, err := os.MkdirTemp(s.Dir, "commands-")
 		if assert.NoError(t, err) {
-			assert.NoError(t, l.Skopeo(ctx, dir))
+			assert.NoError(t, l.Commands(ctx, dir, filepath.Join(bin, "crane")))
 		}
 	})
 	var once sync.Once

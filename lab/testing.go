@@ -48,6 +48,7 @@ func buildAndRun(m *testing.M) (int, error) {
 	root := strings.TrimSpace(string(module))
 	for name, source := range map[string][2]string{
 		"transship": {root, "./starter"}, "transship-worker": {root, "./worker"}, "transship-devserver": {filepath.Join(root, "devserver"), "."},
+		"crane": {filepath.Join(root, "tools"), "github.com/google/go-containerregistry/cmd/crane"}, // a client of the load; Debian has none
 	} {
 		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), source[1])
 		cmd.Dir = source[0]
