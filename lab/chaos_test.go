@@ -206,7 +206,7 @@ func (s *Stack) chaos(t *testing.T, seed uint64, tally map[string]int) {
 	c := s.newChaos(seed)
 	atOnce, atTheFreeze, onTheWayBack := c.plan(1), c.plan(2), c.plan(2)
 	l, stop := s.underLoad(t, fmt.Sprintf("restricted/s%d", seed), seed, c.excuse)
-	ctx := within(t, 4*time.Minute)
+	ctx := within(t, 6*time.Minute)
 	pause(ctx, time.Second)
 	s.must(t, "--as", "sre", "migrate", "restricted")
 	var breaking sync.WaitGroup
@@ -220,7 +220,7 @@ func (s *Stack) chaos(t *testing.T, seed uint64, tally map[string]int) {
 	breakThings(atOnce)
 	over := func(w workflows.Status) bool { return w.Phase == workflows.Done }
 	var flipped during
-	soaking, giveUp := context.WithTimeout(ctx, time.Minute)
+	soaking, giveUp := context.WithTimeout(ctx, 2*time.Minute)
 	_, _ = s.Await(soaking, "restricted", func(w workflows.Status) bool {
 		if flipped.from.IsZero() && w.Report.Attempts > 0 {
 			flipped.from = time.Now().Add(-time.Second)
