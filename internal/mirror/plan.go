@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -48,7 +49,7 @@ type blobPlan struct {
 func (m *Mirror) Plan(ctx context.Context, prefix string) (Planned, error) {
 	m.init()
 	p := &planning{Mirror: m, blobs: map[digest.Digest]*blobPlan{}}
-	for _, step := range []func(context.Context, string) error{p.list, p.size, p.present, p.others, p.sample} {
+	for _, step := range []func(context.Context, string) error{p.list, p.confirm, p.size, p.present, p.others, p.sample} {
 		if err := step(ctx, prefix); err != nil {
 			return p.Planned, fmt.Errorf("plan %s: %w", prefix, err)
 		}
@@ -133,6 +134,30 @@ func (p *planning) tag(path distribution.Path, pair *pair) {
 		p.Changed = append(p.Changed, name)
 	}
 	p.Tags++
+}
+
+// confirm asks the source for each tag that only the target seems to have: its listing may not show yet what clients pushed, or an earlier migration carried back, and extra tags
+// stop a migration.
+func (p *planning) confirm(ctx context.Context, _ string) error {
+	there := make([]bool, len(p.Extra))
+	group, inner := errgroup.WithContext(ctx)
+	group.SetLimit(p.Jobs)
+	for i, name := range p.Extra {
+		repository, tag, _ := strings.Cut(name, ":")
+		key := distribution.Path{Kind: distribution.TagCurrent, Repository: repository, Tag: tag}.Key()
+		group.Go(func() (err error) { there[i], err = exists(inner, p.From.Store, key); return err })
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	var extra []string
+	for i, name := range p.Extra {
+		if !there[i] {
+			extra = append(extra, name)
+		}
+	}
+	p.Extra = extra
+	return nil
 }
 
 // size reads the manifests, which say how large everything is; what none of them names is asked for.

@@ -8,6 +8,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"transship/internal/distribution"
 )
 
 func TestPlanSaysWhatAMirrorWouldDo(t *testing.T) {
@@ -47,6 +49,19 @@ func TestPlanSaysWhatAMirrorWouldDo(t *testing.T) {
 	assert.Equal(t, p.Bytes, p.BytesPresent)
 	assert.Equal(t, p.Tags, p.TagsPresent)
 	assert.Zero(t, p.Takes)
+}
+
+// Extra tags stop a migration, so a listing is not believed that one is missing at the source.
+func TestAPlanAsksForATagThatTheListingOfTheSourceDoesNotShow(t *testing.T) {
+	w := newWorld()
+	w.images()
+	w.run(t)
+	w.target.Tag("restricted/a", "extra", digest.FromString("something"))
+	m := w.mirror()
+	m.From.Store = &lagging{Memory: w.from, hidden: func(key string) bool { return distribution.Parse(key).Tag == "v1" }}
+	p, err := m.Plan(t.Context(), "restricted")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"restricted/a:extra"}, p.Extra)
 }
 
 func TestEstimateTellsRequestsFromBytes(t *testing.T) {

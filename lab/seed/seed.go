@@ -60,9 +60,8 @@ func (s Set) layer(size int, of ...int) (v1.Layer, error) {
 	}
 	var key [32]byte
 	binary.LittleEndian.PutUint64(key[:], seed)
-	content := make([]byte, size)
-	_, _ = rand.NewChaCha8(key).Read(content) // never fails
 	var packed bytes.Buffer
+	packed.Grow(size + size/1000 + 4096) // else growing takes several times the size, of which there are layers of a gigabyte
 	zipped, err := gzip.NewWriterLevel(&packed, gzip.NoCompression)
 	if err != nil {
 		return nil, err
@@ -71,7 +70,7 @@ func (s Set) layer(size int, of ...int) (v1.Layer, error) {
 	if err := archive.WriteHeader(&tar.Header{Name: "noise", Mode: 0o644, Size: int64(size)}); err != nil {
 		return nil, err
 	}
-	if _, err := archive.Write(content); err != nil {
+	if _, err := io.CopyN(archive, rand.NewChaCha8(key), int64(size)); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(archive.Close(), zipped.Close()); err != nil {

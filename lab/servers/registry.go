@@ -13,6 +13,9 @@ type RegistryOptions struct {
 	Container string
 	Ceph      *Ceph
 	Bucket    string
+	// Cached has the registry remember where blobs are and how large, as most sites have it. Otherwise it asks the store for that several times with each read, and what is
+	// damaged shows at once.
+	Cached bool
 	// Address is host:port; empty is a free one.
 	Address string
 	// Metrics is where Prometheus may ask, host:port; empty is nowhere.
@@ -41,14 +44,18 @@ func PrepareRegistry(dir, name string, o RegistryOptions) (*Registry, error) {
 	if o.Metrics != "" {
 		metrics = fmt.Sprintf(", debug: {addr: %q, prometheus: {enabled: true, path: /metrics}}", o.Metrics)
 	}
+	cache := ""
+	if o.Cached {
+		cache = "\n  cache: {blobdescriptor: inmemory}"
+	}
 	config := fmt.Sprintf(`version: 0.1
 log: {level: error}
 storage:
-  %s
+  %s%s
   delete: {enabled: true}
   redirect: {disable: true}
 http: {addr: %q, relativeurls: true, secret: lab%s}
-`, o.storage(filepath.Join(dir, name)), o.Address, metrics)
+`, o.storage(filepath.Join(dir, name)), cache, o.Address, metrics)
 	if err := makeDirs(dir, "log"); err != nil {
 		return nil, fmt.Errorf("registry %s: %w", name, err)
 	}
