@@ -82,7 +82,7 @@ func (g *Gate) relay(w http.ResponseWriter, r *http.Request, rest string) {
 			return nil
 		}
 		g.mu.Lock()
-		g.committed[t.Reference] = commit{t.Commits, time.Now()}
+		g.committed[t.Reference] = commit{t.Commits, g.Now()}
 		g.mu.Unlock()
 		return g.carry(resp.Request.Context(), prefix, backend, change)
 	}
@@ -268,7 +268,7 @@ func (g *Gate) Late(p routing.Prefix, idle time.Duration) int {
 	}
 	late := map[routing.Upload]bool{}
 	for id, s := range g.sessions {
-		if s.prefix == p && s.backend != r.Backend && time.Since(s.active) < idle {
+		if s.prefix == p && s.backend != r.Backend && g.since(s.active) < idle {
 			late[routing.Upload{Repository: s.repository, Session: id}] = true
 		}
 	}
