@@ -106,6 +106,9 @@ func (g *Gate) look(o DrainOptions, waited time.Duration, alive func(pid int) bo
 			names = append(names, w)
 			continue
 		}
+		if u.Session != "" && g.home(u.Session, r) != r.Backend { // on the way back: it lives where the prefix goes
+			continue
+		}
 		if w.relayed { // it commits nothing that would not be carried over first
 			u.Commits = ""
 		} else if u.Commits != "" {

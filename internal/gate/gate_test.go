@@ -201,6 +201,22 @@ func TestDrainWaitsForUploadsThatAreJustBeingOpened(t *testing.T) {
 	require.ErrorIs(t, err, ErrNotDrained, "nobody could tell where the session lives")
 }
 
+// Found by the model: the table of a rollback named a session that had stayed on the old backend, and edges that did not know it looked for it on the new one.
+func TestDrainOfARollbackDoesNotListASessionThatNeverLeft(t *testing.T) {
+	g := newGate()
+	stayed := []routing.Upload{{Repository: "restricted/x", Session: "elsewhere"}}
+	g.Set(prefix, Rule{Mode: routing.Watched, Backend: "new", Other: "old", Uploads: stayed})
+	opened(g, "seen here", "old")
+	opened(g, "opened since", "new")
+	for _, session := range []string{"seen here", "elsewhere", "opened since"} {
+		ask(g, "/begin", session, "PATCH", "/v2/restricted/x/blobs/uploads/"+session)
+	}
+	g.Set(prefix, Rule{Mode: routing.Held, Backend: "new", Other: "old", Uploads: stayed, Hold: "h1", Deadline: time.Now().Add(time.Minute)})
+	d, err := g.Drain(t.Context(), drainOptions(time.Minute), alive)
+	require.NoError(t, err)
+	assert.Equal(t, []routing.Upload{{Repository: "restricted/x", Session: "opened since"}}, d.Uploads)
+}
+
 func TestDrainReturnsTheWritesOfADeadNginxAsLost(t *testing.T) {
 	g := newGate()
 	g.Set(prefix, Rule{Mode: routing.Watched, Backend: "old"})
