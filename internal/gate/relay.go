@@ -252,7 +252,8 @@ func (g *Gate) Reap(alive func(pid int) bool) {
 			continue // a drain tells of them
 		}
 		delete(g.writes, id)
-		if is && g.Carry != nil && slices.Contains(r.Uploads, u) {
+		// A session goes on, through this nginx or another.
+		if is && u.Commits != "" && g.Carry != nil && slices.Contains(r.Uploads, u) {
 			g.settle(w.Prefix, r.Other, u, true)
 		}
 	}

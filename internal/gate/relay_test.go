@@ -202,6 +202,20 @@ func TestAnUploadWhoseNginxDiedIsSettled(t *testing.T) {
 	require.Eventually(t, func() bool { _, carried, ended := s.seen(); return len(ended) == 1 && len(carried) == 1 }, 5*time.Second, time.Millisecond)
 }
 
+// Found by the model: a session of the table was taken for over because the nginx through which one of its requests went had died.
+func TestASessionGoesOnWhenAnNginxDies(t *testing.T) {
+	s := newSite(t)
+	s.Token = ""
+	s.Set(prefix, Rule{Mode: routing.Watched, Backend: "new", Other: "old", Uploads: []routing.Upload{{Repository: "restricted/x", Session: "u1"}}})
+	ask(s.Gate, "/begin", "p", "PATCH", "/v2/restricted/x/blobs/uploads/u1")
+	s.Reap(func(pid int) bool { return pid != 7 })
+	assert.Empty(t, s.InFlight(prefix))
+	time.Sleep(50 * time.Millisecond) // settle has a goroutine of its own
+	_, carried, ended := s.seen()
+	assert.Empty(t, carried)
+	assert.Empty(t, ended)
+}
+
 // What a client deletes stays gone: the other backend may still have it, so nothing may be read from there any more.
 func TestADeletionWaitsUntilTheOtherBackendIsNotReadAnyMore(t *testing.T) {
 	s := newSite(t)
