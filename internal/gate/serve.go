@@ -114,8 +114,8 @@ func (g *Gate) decide(p routing.Prefix, r *ruleState, w Write) decision {
 		return decision{wait: true}
 	case ok && t.Kind == journal.Upload && t.Reference != "":
 		to := g.home(t.Reference, r)
-		// Where an edge is switched, a session of the new backend tells that another edge has opened to it: what it commits is where it belongs.
-		return decision{to: to, relay: w.Method == http.MethodPut && (to != r.Backend || parks && r.Mode != routing.Switched)}
+		// Also where an edge is switched to the backend of the session: until all are, everybody may go back.
+		return decision{to: to, relay: w.Method == http.MethodPut && (to != r.Backend || parks)}
 	case parks:
 		return decision{wait: true}
 	case !ok:
