@@ -82,6 +82,8 @@ type Gate struct {
 	// closed are sessions that ended lately; late are commits that ended while their prefix was parked, and whether they may have taken effect: the table may name them yet.
 	closed map[string]time.Time
 	late   map[routing.Prefix]map[routing.Upload]bool
+	// settling are commits that have ended, and are being carried over.
+	settling map[routing.Prefix]map[routing.Upload]bool
 }
 
 type ruleState struct {
@@ -142,7 +144,8 @@ func New(log *slog.Logger, o Options) *Gate {
 		// Backends as nginx reaches them: directly, and without looking at their certificates, as proxy_ssl_verify is off unless a site turns it on.
 		transport: &http.Transport{DisableCompression: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: 16}, //nolint:gosec // see above
 		committed: map[string]commit{}, closed: map[string]time.Time{}, late: map[routing.Prefix]map[routing.Upload]bool{},
-		rules: map[routing.Prefix]*ruleState{}, writes: map[string]Write{}, sessions: map[string]session{}, ended: map[string]time.Time{},
+		settling: map[routing.Prefix]map[routing.Upload]bool{},
+		rules:    map[routing.Prefix]*ruleState{}, writes: map[string]Write{}, sessions: map[string]session{}, ended: map[string]time.Time{},
 		unannounced: map[routing.Prefix]time.Time{},
 	}
 }

@@ -217,7 +217,16 @@ func (g *Gate) settle(p routing.Prefix, from string, u routing.Upload, changed b
 	if changed {
 		changes = []journal.Change{{Kind: journal.Blob, Repository: u.Repository, Reference: u.Commits}}
 	}
+	if g.settling[p] == nil {
+		g.settling[p] = map[routing.Upload]bool{}
+	}
+	g.settling[p][u] = true
 	go func() {
+		defer func() {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			delete(g.settling[p], u)
+		}()
 		for wait := time.Second; ; wait = min(2*wait, time.Minute) {
 			ctx, cancel := context.WithTimeout(context.Background(), carryPatience)
 			err := g.Carry(ctx, p, from, changes, []routing.Upload{u})
@@ -259,7 +268,8 @@ func (g *Gate) Reap(alive func(pid int) bool) {
 	}
 }
 
-// Late counts uploads that go on at a backend which no longer serves a prefix. A session that is silent for idle is not counted.
+// Late counts uploads that go on at a backend which no longer serves a prefix, or that have ended and are not carried over yet. A session that is silent for idle is not
+// counted. A gate that started less than that ago does not know what goes on: all uploads of the table count.
 func (g *Gate) Late(p routing.Prefix, idle time.Duration) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -275,6 +285,14 @@ func (g *Gate) Late(p routing.Prefix, idle time.Duration) int {
 	}
 	for _, w := range g.writes {
 		if u, is := uploads(w); is && w.Prefix == p && (u.Session != "" && g.home(u.Session, r) != r.Backend || slices.Contains(r.Uploads, u)) {
+			late[routing.Upload{Repository: u.Repository, Session: u.Session}] = true
+		}
+	}
+	for u := range g.settling[p] {
+		late[routing.Upload{Repository: u.Repository, Session: u.Session}] = true
+	}
+	if g.since(g.started) < idle {
+		for _, u := range r.Uploads {
 			late[routing.Upload{Repository: u.Repository, Session: u.Session}] = true
 		}
 	}
