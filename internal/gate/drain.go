@@ -50,12 +50,12 @@ const uploadGrace = 100 * time.Millisecond
 // Drain waits until no write is in flight that changes a name or opens an upload session. Uploads are not waited for, but for a moment: they finish where they are.
 // alive tells whether an nginx process still runs.
 func (g *Gate) Drain(ctx context.Context, o DrainOptions, alive func(pid int) bool) (Drained, error) {
-	begin := time.Now()
+	begin := g.Now()
 	var lost []Write
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		waited := time.Since(begin)
+		waited := g.since(begin)
 		step, err := g.look(o, waited, alive)
 		lost = append(lost, step.lost...)
 		if err != nil {
@@ -85,7 +85,7 @@ func (g *Gate) look(o DrainOptions, waited time.Duration, alive func(pid int) bo
 	defer g.mu.Unlock()
 	g.wake()
 	r := g.rules[o.Prefix]
-	if r == nil || r.Hold != o.Hold || !time.Now().Before(r.Deadline) {
+	if r == nil || r.Hold != o.Hold || !g.Now().Before(r.Deadline) {
 		return look{}, ErrHoldLost
 	}
 	var l look
@@ -106,6 +106,9 @@ func (g *Gate) look(o DrainOptions, waited time.Duration, alive func(pid int) bo
 			names = append(names, w)
 			continue
 		}
+		if u.Session != "" && g.home(u.Session, r) != r.Backend { // on the way back: it lives where the prefix goes
+			continue
+		}
 		if w.relayed { // it commits nothing that would not be carried over first
 			u.Commits = ""
 		} else if u.Commits != "" {
@@ -114,17 +117,17 @@ func (g *Gate) look(o DrainOptions, waited time.Duration, alive func(pid int) bo
 		open[u] = true
 	}
 	for id, s := range g.sessions {
-		if s.prefix == o.Prefix && s.backend == r.Backend && time.Since(s.active) < o.SessionIdle {
+		if s.prefix == o.Prefix && s.backend == r.Backend && g.since(s.active) < o.SessionIdle {
 			open[routing.Upload{Repository: s.repository, Session: id}] = true
 		}
 	}
-	trusted := time.Since(g.started) >= o.Settle && time.Since(g.unannounced[o.Prefix]) >= o.Settle
+	trusted := g.since(g.started) >= o.Settle && g.since(g.unannounced[o.Prefix]) >= o.Settle
 	late := waited >= o.Limit
 	switch {
 	case trusted && len(names) == 0 && (uploading == 0 || waited >= min(uploadGrace, o.Limit)):
 		l.over, l.uploads = true, listed(open)
 		for id, at := range g.closed {
-			if time.Since(at) < o.SessionIdle {
+			if g.since(at) < o.SessionIdle {
 				l.closed = append(l.closed, id)
 			}
 		}

@@ -60,6 +60,8 @@ type Options struct {
 	Carry func(ctx context.Context, p routing.Prefix, from string, changes []journal.Change, ended []routing.Upload) error
 	// Narrow has every edge read less from the other backend, because a client is about to delete something. The rule changes when it is done.
 	Narrow func(p routing.Prefix, d routing.Deletes)
+	// Now is the clock of the node; nil is time.Now.
+	Now func() time.Time
 }
 
 // Gate parks and counts writes. Its zero value is not usable; see New.
@@ -80,6 +82,8 @@ type Gate struct {
 	// closed are sessions that ended lately; late are commits that ended while their prefix was parked, and whether they may have taken effect: the table may name them yet.
 	closed map[string]time.Time
 	late   map[routing.Prefix]map[routing.Upload]bool
+	// settling are commits that have ended, and are being carried over.
+	settling map[routing.Prefix]map[routing.Upload]bool
 }
 
 type ruleState struct {
@@ -132,15 +136,21 @@ type commit struct {
 
 // New makes a gate.
 func New(log *slog.Logger, o Options) *Gate {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	return &Gate{
-		Options: o, log: log, started: time.Now(),
+		Options: o, log: log, started: o.Now(),
 		// Backends as nginx reaches them: directly, and without looking at their certificates, as proxy_ssl_verify is off unless a site turns it on.
 		transport: &http.Transport{DisableCompression: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: 16}, //nolint:gosec // see above
 		committed: map[string]commit{}, closed: map[string]time.Time{}, late: map[routing.Prefix]map[routing.Upload]bool{},
-		rules: map[routing.Prefix]*ruleState{}, writes: map[string]Write{}, sessions: map[string]session{}, ended: map[string]time.Time{},
+		settling: map[routing.Prefix]map[routing.Upload]bool{},
+		rules:    map[routing.Prefix]*ruleState{}, writes: map[string]Write{}, sessions: map[string]session{}, ended: map[string]time.Time{},
 		unannounced: map[routing.Prefix]time.Time{},
 	}
 }
+
+func (g *Gate) since(t time.Time) time.Duration { return g.Now().Sub(t) }
 
 // Set replaces the rule of a prefix. Writes parked under the old rule look at the new one at once. When the new rule ends a hold, Set returns what
 // it was.
@@ -149,7 +159,7 @@ func (g *Gate) Set(p routing.Prefix, r Rule) (ended Ended, was bool) {
 	defer g.mu.Unlock()
 	next := &ruleState{Rule: r, changed: make(chan struct{})}
 	if r.Mode.Parks() {
-		next.hold = Ended{Hold: r.Hold, Began: time.Now()}
+		next.hold = Ended{Hold: r.Hold, Began: g.Now()}
 	}
 	old := g.rules[p]
 	g.rules[p] = next
@@ -165,9 +175,9 @@ func (g *Gate) Set(p routing.Prefix, r Rule) (ended Ended, was bool) {
 		next.hold, next.first = old.hold, old.first
 	default:
 		ended = old.hold
-		ended.Lasted = time.Since(ended.Began)
+		ended.Lasted = g.since(ended.Began)
 		if ended.Parked > 0 {
-			ended.Longest = time.Since(old.first)
+			ended.Longest = g.since(old.first)
 		}
 		return ended, true
 	}
@@ -203,14 +213,14 @@ func (g *Gate) Awake() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.wake()
-	g.awake = time.Now()
+	g.awake = g.Now()
 }
 
 // wake is called with g.mu held.
 func (g *Gate) wake() {
-	if !g.awake.IsZero() && time.Since(g.awake) > asleep {
-		g.log.Warn("this process stood still: writes may have passed unseen", "for", time.Since(g.awake).Round(time.Millisecond))
-		g.started, g.awake = time.Now(), time.Time{}
+	if !g.awake.IsZero() && g.since(g.awake) > asleep {
+		g.log.Warn("this process stood still: writes may have passed unseen", "for", g.since(g.awake).Round(time.Millisecond))
+		g.started, g.awake = g.Now(), time.Time{}
 	}
 }
 
@@ -225,9 +235,9 @@ func (g *Gate) Ended(e journal.Entry) {
 	} else if _, seen := g.ended[e.ID]; watched && !seen && e.MayHaveChanged() && e.At.After(g.started) {
 		// Refused before the gate was asked is no write, whatever refused it. Everything else that was not announced began before the prefix was watched, or got past a
 		// gate that did not answer in time.
-		g.unannounced[prefix] = time.Now()
+		g.unannounced[prefix] = g.Now()
 	}
-	g.ended[e.ID] = time.Now()
+	g.ended[e.ID] = g.Now()
 	g.forget()
 	if !ok || t.Kind != journal.Upload {
 		return
@@ -243,14 +253,14 @@ func (g *Gate) Ended(e journal.Entry) {
 		g.sessions[id] = session{prefix: prefix, repository: t.Repository, backend: e.Backend, active: e.At}
 	case e.Status == 201, e.Status == 204, e.Status == 404:
 		delete(g.sessions, id)
-		g.closed[id] = time.Now()
+		g.closed[id] = g.Now()
 	}
 }
 
 // forget keeps what the gate remembers from growing without end. g.mu is held.
 func (g *Gate) forget() {
 	const many = 10_000
-	old := func(at time.Time, age time.Duration) bool { return time.Since(at) > age }
+	old := func(at time.Time, age time.Duration) bool { return g.since(at) > age }
 	if len(g.ended) > many {
 		maps.DeleteFunc(g.ended, func(_ string, at time.Time) bool { return old(at, time.Minute) })
 	}

@@ -82,7 +82,7 @@ func (g *Gate) relay(w http.ResponseWriter, r *http.Request, rest string) {
 			return nil
 		}
 		g.mu.Lock()
-		g.committed[t.Reference] = commit{t.Commits, time.Now()}
+		g.committed[t.Reference] = commit{t.Commits, g.Now()}
 		g.mu.Unlock()
 		return g.carry(resp.Request.Context(), prefix, backend, change)
 	}
@@ -217,7 +217,16 @@ func (g *Gate) settle(p routing.Prefix, from string, u routing.Upload, changed b
 	if changed {
 		changes = []journal.Change{{Kind: journal.Blob, Repository: u.Repository, Reference: u.Commits}}
 	}
+	if g.settling[p] == nil {
+		g.settling[p] = map[routing.Upload]bool{}
+	}
+	g.settling[p][u] = true
 	go func() {
+		defer func() {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			delete(g.settling[p], u)
+		}()
 		for wait := time.Second; ; wait = min(2*wait, time.Minute) {
 			ctx, cancel := context.WithTimeout(context.Background(), carryPatience)
 			err := g.Carry(ctx, p, from, changes, []routing.Upload{u})
@@ -252,13 +261,15 @@ func (g *Gate) Reap(alive func(pid int) bool) {
 			continue // a drain tells of them
 		}
 		delete(g.writes, id)
-		if is && g.Carry != nil && slices.Contains(r.Uploads, u) {
+		// A session goes on, through this nginx or another.
+		if is && u.Commits != "" && g.Carry != nil && slices.Contains(r.Uploads, u) {
 			g.settle(w.Prefix, r.Other, u, true)
 		}
 	}
 }
 
-// Late counts uploads that go on at a backend which no longer serves a prefix. A session that is silent for idle is not counted.
+// Late counts uploads that go on at a backend which no longer serves a prefix, or that have ended and are not carried over yet. A session that is silent for idle is not
+// counted. A gate that started less than that ago does not know what goes on: all uploads of the table count.
 func (g *Gate) Late(p routing.Prefix, idle time.Duration) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -268,12 +279,20 @@ func (g *Gate) Late(p routing.Prefix, idle time.Duration) int {
 	}
 	late := map[routing.Upload]bool{}
 	for id, s := range g.sessions {
-		if s.prefix == p && s.backend != r.Backend && time.Since(s.active) < idle {
+		if s.prefix == p && s.backend != r.Backend && g.since(s.active) < idle {
 			late[routing.Upload{Repository: s.repository, Session: id}] = true
 		}
 	}
 	for _, w := range g.writes {
 		if u, is := uploads(w); is && w.Prefix == p && (u.Session != "" && g.home(u.Session, r) != r.Backend || slices.Contains(r.Uploads, u)) {
+			late[routing.Upload{Repository: u.Repository, Session: u.Session}] = true
+		}
+	}
+	for u := range g.settling[p] {
+		late[routing.Upload{Repository: u.Repository, Session: u.Session}] = true
+	}
+	if g.since(g.started) < idle {
+		for _, u := range r.Uploads {
 			late[routing.Upload{Repository: u.Repository, Session: u.Session}] = true
 		}
 	}

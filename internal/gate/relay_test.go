@@ -202,6 +202,41 @@ func TestAnUploadWhoseNginxDiedIsSettled(t *testing.T) {
 	require.Eventually(t, func() bool { _, carried, ended := s.seen(); return len(ended) == 1 && len(carried) == 1 }, 5*time.Second, time.Millisecond)
 }
 
+// Found by the model: a session of the table was taken for over because the nginx through which one of its requests went had died.
+func TestASessionGoesOnWhenAnNginxDies(t *testing.T) {
+	s := newSite(t)
+	s.Token = ""
+	s.Set(prefix, Rule{Mode: routing.Watched, Backend: "new", Other: "old", Uploads: []routing.Upload{{Repository: "restricted/x", Session: "u1"}}})
+	ask(s.Gate, "/begin", "p", "PATCH", "/v2/restricted/x/blobs/uploads/u1")
+	s.Reap(func(pid int) bool { return pid != 7 })
+	assert.Empty(t, s.InFlight(prefix))
+	time.Sleep(50 * time.Millisecond) // settle has a goroutine of its own
+	_, carried, ended := s.seen()
+	assert.Empty(t, carried)
+	assert.Empty(t, ended)
+}
+
+// Found by the model: the migration took a commit from the table between its end and its blob's arrival, and a manifest that needed it did not wait.
+func TestACommitIsLateUntilItWasCarriedOver(t *testing.T) {
+	s := newSite(t)
+	arrives := make(chan struct{})
+	s.carry = func(context.Context) error { <-arrives; return nil }
+	s.Set(prefix, Rule{Mode: routing.Watched, Backend: "new", Other: "old", Uploads: []routing.Upload{{Repository: "restricted/x", Session: "u1", Commits: digest}}})
+	s.Ended(journal.Entry{ID: "c", At: time.Now(), Method: "PUT", Path: "/v2/restricted/x/blobs/uploads/u1", Query: "digest=" + digest, Status: 201, Backend: "old"})
+	assert.Equal(t, 1, s.Late(prefix, 0))
+	close(arrives)
+	require.Eventually(t, func() bool { return s.Late(prefix, 0) == 0 }, 5*time.Second, time.Millisecond)
+}
+
+// Found by the model: a gate that had just started knew of no upload, and the migration took all from the table.
+func TestAGateThatJustStartedTakesAllUploadsForLate(t *testing.T) {
+	g := newGate()
+	g.Set(prefix, Rule{Mode: routing.Watched, Backend: "new", Other: "old", Uploads: []routing.Upload{{Repository: "restricted/x", Session: "u1"}}})
+	assert.Equal(t, 1, g.Late(prefix, time.Minute))
+	g.started = time.Now().Add(-time.Hour)
+	assert.Equal(t, 0, g.Late(prefix, time.Minute))
+}
+
 // What a client deletes stays gone: the other backend may still have it, so nothing may be read from there any more.
 func TestADeletionWaitsUntilTheOtherBackendIsNotReadAnyMore(t *testing.T) {
 	s := newSite(t)

@@ -50,7 +50,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	pid, _ := strconv.Atoi(r.Header.Get(HeaderPID))
 	write := Write{
 		ID: r.Header.Get(HeaderID), Prefix: routing.Prefix(r.Header.Get(HeaderPrefix)), Method: r.Header.Get(HeaderMethod),
-		Path: r.Header.Get(HeaderPath), Query: r.Header.Get(HeaderQuery), Began: time.Now(), PID: pid,
+		Path: r.Header.Get(HeaderPath), Query: r.Header.Get(HeaderQuery), Began: g.Now(), PID: pid,
 	}
 	if write.ID == "" || write.Prefix == "" {
 		http.Error(w, "the request lacks "+HeaderID+" or "+HeaderPrefix+": it does not come from a generated nginx file", http.StatusBadRequest)
@@ -108,14 +108,14 @@ func (d decision) let(w Write, answer http.Header) Write {
 // decide is called with g.mu held.
 func (g *Gate) decide(p routing.Prefix, r *ruleState, w Write) decision {
 	t, ok := journal.ParseTarget(w.Method, w.Path, w.Query)
-	parks := r.Mode.Parks() && (r.Mode != routing.Held || time.Now().Before(r.Deadline))
+	parks := r.Mode.Parks() && (r.Mode != routing.Held || g.Now().Before(r.Deadline))
 	switch {
 	case r.Unsure && w.Method == http.MethodPut: // nobody could carry over what it commits
 		return decision{wait: true}
 	case ok && t.Kind == journal.Upload && t.Reference != "":
 		to := g.home(t.Reference, r)
-		// Where an edge is switched, a session of the new backend tells that another edge has opened to it: what it commits is where it belongs.
-		return decision{to: to, relay: w.Method == http.MethodPut && (to != r.Backend || parks && r.Mode != routing.Switched)}
+		// Also where an edge is switched to the backend of the session: until all are, everybody may go back.
+		return decision{to: to, relay: w.Method == http.MethodPut && (to != r.Backend || parks)}
 	case parks:
 		return decision{wait: true}
 	case !ok:
@@ -174,7 +174,7 @@ func (g *Gate) hold(w http.ResponseWriter, req *http.Request, write Write) {
 		}
 		g.mu.Unlock()
 	}()
-	begun := time.Now()
+	begun := g.Now()
 	for {
 		r := g.rules[write.Prefix]
 		if r == nil { // nginx holds what this gate knows nothing of, as after the loss of its state: it does not guess
@@ -188,14 +188,14 @@ func (g *Gate) hold(w http.ResponseWriter, req *http.Request, write Write) {
 		}
 		switch {
 		case !d.wait:
-			write.Began = time.Now()
+			write.Began = g.Now()
 			write = d.let(write, w.Header())
 			if _, over := g.ended[write.ID]; !over {
 				g.writes[write.ID] = write
 			}
 			w.WriteHeader(http.StatusNoContent)
 			return
-		case !time.Now().Before(deadline):
+		case !g.Now().Before(deadline):
 			g.refuse(w, write)
 			return
 		}
@@ -204,10 +204,10 @@ func (g *Gate) hold(w http.ResponseWriter, req *http.Request, write Write) {
 			r.parked++
 			r.hold.Parked++
 			if r.first.IsZero() {
-				r.first = time.Now()
+				r.first = g.Now()
 			}
 		}
-		timer := time.NewTimer(time.Until(deadline))
+		timer := time.NewTimer(deadline.Sub(g.Now()))
 		g.mu.Unlock()
 		select {
 		case <-r.changed:
@@ -217,8 +217,8 @@ func (g *Gate) hold(w http.ResponseWriter, req *http.Request, write Write) {
 		timer.Stop()
 		g.mu.Lock()
 		if req.Context().Err() != nil {
-			g.ended[write.ID] = time.Now() // it never got past us
-			return                         // the client gave up, or the gate is shutting down
+			g.ended[write.ID] = g.Now() // it never got past us
+			return                      // the client gave up, or the gate is shutting down
 		}
 	}
 }
@@ -230,7 +230,7 @@ func (g *Gate) knows(token string) bool {
 
 // refuse is called with g.mu held.
 func (g *Gate) refuse(w http.ResponseWriter, write Write) {
-	g.ended[write.ID] = time.Now() // it never got past us
+	g.ended[write.ID] = g.Now() // it never got past us
 	g.unavailable(w, fmt.Sprintf("writes of %s are refused until the routing table says where they go", write.Prefix))
 }
 
