@@ -261,6 +261,28 @@ func TestTagDeletedMeanwhileIsNoProblem(t *testing.T) {
 	require.False(t, IsTemporary(err))
 }
 
+// Found by chaos: a manifest was read, and was gone when it was read again because its referrers came first. The migration ended as if the source were broken.
+func TestTagDeletedBetweenTwoReadsIsNoProblem(t *testing.T) {
+	from, to := newFake(t, "old"), newFake(t, "new")
+	gone, _ := from.image(repo, "gone", randomBytes(10))
+	reads := 0
+	from.setFault(func(w http.ResponseWriter, r *http.Request) bool {
+		deleted := reads > 1 && (strings.HasSuffix(r.URL.Path, "/gone") || strings.HasSuffix(r.URL.Path, gone.Digest.String()))
+		if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, gone.Digest.String()) {
+			reads++
+			deleted = reads > 1
+		}
+		if deleted {
+			refuse(w, http.StatusNotFound, "MANIFEST_UNKNOWN")
+		}
+		return deleted
+	})
+	_, err := (&Copier{From: from.Registry, To: to.Registry}).Tag(t.Context(), repo, "gone")
+	require.ErrorIs(t, err, ErrNotFound)
+	require.Greater(t, reads, 1)
+	to.lacks(repo, "gone")
+}
+
 func TestByDigest(t *testing.T) {
 	from, to := newFake(t, "old"), newFake(t, "new")
 	untagged, _ := from.image(repo, "", randomBytes(10))

@@ -81,7 +81,8 @@ func (w *run) tag(ctx context.Context, tag string) (tagged, error) {
 
 // follow copies what the tag refers to. The registry is live: when the tag moves while we work, the new manifest is copied.
 func (w *run) follow(ctx context.Context, tag string) (tagged, error) {
-	var gone *Problem
+	var bad error // what is wrong with the digest of
+	var of v1.Hash
 	for range 10 {
 		want, err := w.resolve(ctx, w.From, tag)
 		if errors.Is(err, ErrNotFound) {
@@ -90,8 +91,8 @@ func (w *run) follow(ctx context.Context, tag string) (tagged, error) {
 		if err != nil {
 			return tagged{}, err
 		}
-		if gone != nil && gone.Digest == want.Digest.String() {
-			return tagged{}, gone
+		if bad != nil && want.Digest == of {
+			return tagged{}, bad
 		}
 		have, err := w.resolve(ctx, w.To, tag)
 		if err == nil && have.Digest == want.Digest {
@@ -101,14 +102,18 @@ func (w *run) follow(ctx context.Context, tag string) (tagged, error) {
 			return tagged{}, err
 		}
 		m, err := w.read(ctx, want.Digest)
-		if errors.As(err, &gone) && gone.Kind == Missing {
+		var broken bool
+		if err == nil {
+			broken, err = w.putTag(ctx, tag, m)
+		}
+		if problemsIn(err) != nil { // it counts if the tag is still there: a client may be deleting the image
+			bad, of = err, want.Digest
 			continue
 		}
 		if err != nil {
 			return tagged{}, err
 		}
-		broken, err := w.putTag(ctx, tag, m)
-		return tagged{desc: m.Descriptor(), broken: broken}, err
+		return tagged{desc: m.Descriptor(), broken: broken}, nil
 	}
 	return tagged{}, &Error{Backend: w.From.name, Doing: "copying " + named(w.repository, tag), Temporary: true,
 		Err: errors.New("the tag moved each time it was looked at")}
