@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -265,7 +266,9 @@ func (r *repository) there(ctx context.Context, path distribution.Path) (bool, e
 
 // lookAtTags finds out what each tag refers to, and whether that is there.
 func (r *repository) lookAtTags(ctx context.Context) error {
-	return each(ctx, r.Jobs, r.tags, func(ctx context.Context, t *tag) error {
+	var mu sync.Mutex
+	var dangling []*tag
+	err := each(ctx, r.Jobs, r.tags, func(ctx context.Context, t *tag) error {
 		r.counts.tags.Add(1)
 		path := distribution.Path{Kind: distribution.TagCurrent, Repository: r.name, Tag: t.name}
 		if err := r.resolve(ctx, t, path); err != nil || t.digest == "" {
@@ -279,11 +282,50 @@ func (r *repository) lookAtTags(ctx context.Context) error {
 		if err != nil || there {
 			return err
 		}
+		mu.Lock()
+		defer mu.Unlock()
+		dangling = append(dangling, t)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if dangling, err = r.staying(ctx, dangling); err != nil {
+		return err
+	}
+	for _, t := range dangling {
+		path := distribution.Path{Kind: distribution.TagCurrent, Repository: r.name, Tag: t.name}
 		f := found(TagManifestMissing, path.Key(), r.name, t.digest, "the repository does not have this manifest")
 		f.Tags = []string{t.name}
 		r.add(f)
-		return nil
-	})
+	}
+	return nil
+}
+
+// staying leaves out tags that are being deleted: a registry deletes a manifest before it looks for the tags of it, one by one.
+func (r *repository) staying(ctx context.Context, dangling []*tag) ([]*tag, error) {
+	for began := time.Now(); len(dangling) > 0 && time.Since(began) < r.Untagging; {
+		select {
+		case <-time.After(min(time.Second, r.Untagging)):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		var left []*tag
+		for _, t := range dangling {
+			path := distribution.Path{Kind: distribution.TagCurrent, Repository: r.name, Tag: t.name}
+			now, err := mirror.ReadLink(ctx, r.Store, path.Key())
+			switch _, _, bad := mirror.IsBad(err); {
+			case err == nil && now == t.digest, bad:
+				left = append(left, t)
+			case err == nil, errors.Is(err, objectstore.ErrNotExist):
+				r.counts.transient.Add(1)
+			default:
+				return nil, err
+			}
+		}
+		dangling = left
+	}
+	return dangling, nil
 }
 
 func (r *repository) resolve(ctx context.Context, t *tag, path distribution.Path) error {

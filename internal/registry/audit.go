@@ -74,7 +74,30 @@ func (w *walker) tag(ctx context.Context, tag string) ([]Problem, error) {
 		return nil, err
 	}
 	more, err := w.referrers(ctx, w.reg, d)
-	return append(found, more...), err
+	if found = append(found, more...); err != nil || len(found) == 0 {
+		return nil, err
+	}
+	gone, err := w.gone(ctx, tag)
+	if err != nil || gone {
+		return nil, err
+	}
+	return found, nil
+}
+
+// gone reports whether a tag is not there any more: a client may have deleted the image while we looked at it.
+func (w *walker) gone(ctx context.Context, tag string) (bool, error) {
+	err := w.within(ctx, func() error {
+		_, err := w.reg.Resolve(ctx, w.repository, tag)
+		return err
+	})
+	var bad *Problem
+	switch {
+	case err == nil, errors.As(err, &bad):
+		return false, nil
+	case errors.Is(err, ErrNotFound):
+		return true, nil
+	}
+	return false, err
 }
 
 // referrers walks to everything that, by the API of the registry asked, refers to a manifest, directly or not.

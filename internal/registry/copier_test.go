@@ -283,6 +283,22 @@ func TestTagDeletedBetweenTwoReadsIsNoProblem(t *testing.T) {
 	to.lacks(repo, "gone")
 }
 
+func TestTagDeletedWhileItIsAuditedIsNoProblem(t *testing.T) {
+	f := newFake(t, "old")
+	image, _ := f.image(repo, "gone", randomBytes(10))
+	deleted := false
+	f.setFault(func(w http.ResponseWriter, r *http.Request) bool {
+		if deleted = deleted || r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, image.Digest.String()); deleted {
+			refuse(w, http.StatusNotFound, "MANIFEST_UNKNOWN")
+		}
+		return deleted
+	})
+	bad, _, err := Audit(t.Context(), f.Registry, repo, AuditOptions{})
+	require.NoError(t, err)
+	require.True(t, deleted)
+	require.Empty(t, bad)
+}
+
 func TestByDigest(t *testing.T) {
 	from, to := newFake(t, "old"), newFake(t, "new")
 	untagged, _ := from.image(repo, "", randomBytes(10))
