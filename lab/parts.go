@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -37,6 +38,11 @@ const (
 
 // Parts are several.
 type Parts []Part
+
+// Lag is how far the listings of Swift lag behind that a test's workers see.
+type Lag time.Duration
+
+func (l Lag) apply(o *Options) { o.Lag = l }
 
 // Full is all of it.
 var Full = Parts{Swift, Ceph, SecondEdge, Prometheus, IRC}
@@ -77,7 +83,14 @@ func (s *Stack) startSwift(ctx context.Context) (err error) {
 		s.stores.Add(s.Swift.Processes()...)
 	}
 	s.Addresses.Stores.Swift, s.Addresses.Stores.Container = s.Swift, s.own()
-	return s.Swift.CreateContainer(ctx, s.own())
+	if err := s.Swift.CreateContainer(ctx, s.own()); err != nil || s.Lag == 0 {
+		return err
+	}
+	if s.lagging, err = servers.StartLagging(ctx, s.Swift, s.own(), time.Duration(s.Lag)); err != nil {
+		return err
+	}
+	s.Addresses.Stores.Swift = s.lagging.Swift // which the workers' configuration names
+	return nil
 }
 
 func (s *Stack) startCeph(ctx context.Context) (err error) {

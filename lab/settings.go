@@ -26,6 +26,8 @@ type Settings struct {
 	Finalize    string
 	Failures    int
 	Jobs        int
+	// ListingLag is how far the workers are told that listings lag behind.
+	ListingLag time.Duration
 	// Checks are the site's own checks, by name.
 	Checks map[string]string
 	// Chat is a Slack-compatible address that is told; empty is none.
@@ -86,7 +88,7 @@ prefixes:
   - {prefix: restricted, from: old, to: new}
   - {prefix: platform, from: old, to: new}
 policy:
-  mirror: {jobs: {{.S.Jobs}}}
+  mirror: {jobs: {{.S.Jobs}}, listing_lag: {{.S.ListingLag}}}
   audit: {broken: {{.S.Broken}}}
   verify: {deep: {{.S.Deep}}, allow_extra: {{.S.AllowExtra}}}
   approval: {required: {{.S.ApprovalRequired}}, approvers: [{{range $i, $a := .S.Approvers}}{{if $i}}, {{end}}{{$a}}{{end}}]}

@@ -35,6 +35,8 @@ type Options struct {
 	Parts Parts
 	// Edges is how many there are, at least.
 	Edges Edges
+	// Lag is how far the listings of Swift lag behind that workers see; the registry itself sees it as it is.
+	Lag Lag
 	// Swift and Ceph are stores that run already, for those parts; the stack starts its own when they are nil.
 	Swift *servers.Swift
 	Ceph  *servers.Ceph
@@ -52,6 +54,8 @@ type Stack struct {
 	// stores end after everything that was started, because that uses them.
 	stores, started servers.Group
 	ownCeph         bool
+	// lagging is what workers see Swift through; nil without Lag.
+	lagging *servers.Lagging
 	// metrics are what Prometheus asks, by job.
 	metrics map[string]string
 }
@@ -189,6 +193,9 @@ func (s *Stack) Stop() {
 		s.Temporal.Close()
 	}
 	s.started.Stop()
+	if s.lagging != nil {
+		s.lagging.Close()
+	}
 	s.stores.Stop()
 	for _, e := range s.Edges {
 		if e.Link != nil {

@@ -115,6 +115,9 @@ func migrateInput(c *config.Config, move config.Move, operator string) workflows
 		Default: c.DefaultBackend, Edges: c.EdgeNames(), Policy: c.Policy, Operator: operator,
 		Link: link(c, workflows.MigrateID(move.Prefix), ""),
 	}
+	if store := c.Backends[move.From].Store; store.Set() && store.Kind != "swift" {
+		in.Policy.Mirror.ListingLag = 0 // the others list at once what they acknowledged
+	}
 	for _, n := range c.Notifications {
 		in.Notify = append(in.Notify, n.Name)
 	}

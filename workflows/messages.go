@@ -185,6 +185,8 @@ type State struct {
 	Stop *Stop `json:"stop,omitempty"`
 	// Paused is the command to pause.
 	Paused *report.Decision `json:"paused,omitempty"`
+	// Watched is when every edge had begun to watch the prefix.
+	Watched time.Time `json:"watched,omitzero"`
 	// SoakUntil is when the soak is over; Failures counts the rounds that have failed in a row.
 	SoakUntil time.Time `json:"soak_until,omitzero"`
 	Failures  int       `json:"failures,omitempty"`

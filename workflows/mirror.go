@@ -49,6 +49,7 @@ func (m *migration) watch(ctx workflow.Context) error {
 		}
 		m.state.Positions[m.From][name] = end
 	}
+	m.state.Watched = workflow.Now(ctx)
 	return nil
 }
 

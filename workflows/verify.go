@@ -18,6 +18,9 @@ const verifyRounds = 4
 // that was pushed after the delta and before the look. What counts is a difference that is still the same after the next delta; a tag that moved
 // again is left to the deltas to come, the last of which is compared under the freeze.
 func (m *migration) verify(ctx workflow.Context) error {
+	if err := m.letListingsCatchUp(ctx); err != nil {
+		return err
+	}
 	batches, before := m.batches(), []registry.Difference(nil)
 	for round := 0; ; round++ {
 		if _, err := m.delta(ctx, 0); err != nil {
@@ -63,14 +66,36 @@ func (m *migration) verify(ctx workflow.Context) error {
 	}
 }
 
+// letListingsCatchUp waits until listings show what was acknowledged before the prefix was watched. No journal has that, so a mirror whose listing did not show it cannot have
+// brought it, and no delta will: the comparison finds it.
+func (m *migration) letListingsCatchUp(ctx workflow.Context) error {
+	until := m.state.Watched.Add(m.Policy.Mirror.ListingLag)
+	for m.Policy.Mirror.ListingLag > 0 && workflow.Now(ctx).Before(until) {
+		m.waits = "listings of " + m.From + " that may lag behind (policy.mirror.listing_lag), until " + until.UTC().Format("2006-01-02 15:04:05 UTC")
+		m.show()
+		if err := m.sleep(ctx, until.Sub(workflow.Now(ctx)), func() bool { return false }); err != nil {
+			return err
+		}
+		if err := m.boundary(ctx); err != nil {
+			return err
+		}
+		m.waits = ""
+	}
+	return nil
+}
+
 // heal brings tags that differ although no journal named them: their push began before the prefix was watched, and ended after its repository had been
-// copied.
+// copied, or before and was not listed then.
 func (m *migration) heal(ctx workflow.Context, differences []registry.Difference) error {
 	var changes []journal.Change
 	for _, d := range differences {
 		switch d.Kind {
 		case registry.MissingTag, registry.DifferentTag:
 			changes = append(changes, journal.Change{Kind: journal.Manifest, Repository: d.Repository, Reference: d.Tag})
+		case registry.ExtraTag:
+			if m.Storage { // a listing may have shown what had been deleted just before; what others put there has no mark of ours, and stays
+				changes = append(changes, journal.Change{Kind: journal.Manifest, Repository: d.Repository, Reference: d.Tag})
+			}
 		case mirror.MissingManifest:
 			changes = append(changes, journal.Change{Kind: journal.Manifest, Repository: d.Repository, Reference: d.Want})
 		case mirror.MissingLayer:

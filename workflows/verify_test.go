@@ -3,6 +3,7 @@ package workflows
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -27,6 +28,19 @@ func TestDifferencesThatADeltaHealsAreLookedAtAgain(t *testing.T) {
 	require.Empty(t, r.Checks.Differences)
 	last := w.verified[len(w.verified)-1]
 	require.Equal(t, []string{"restricted/r1"}, last.Repositories, "only what differed is looked at again")
+}
+
+// What was pushed just before the prefix was watched is in no journal, and where listings lag behind not in the first one either.
+func TestTheComparisonBeginsWhenListingsShowWhatWasPushedBeforeTheWatch(t *testing.T) {
+	w := newWorld(t)
+	var watched, compared time.Time
+	w.after["WatchPrefix"] = on(1, func() { watched = w.env.Now() })
+	w.before["VerifyRepositories"] = on(1, func() { compared = w.env.Now() })
+	r, err := w.migrate(input(func(in *MigrateInput) { in.Policy.Mirror.ListingLag = 10 * time.Minute }))
+	require.NoError(t, err)
+	require.Equal(t, report.Finalized, r.Outcome)
+	require.GreaterOrEqual(t, compared.Sub(watched), 10*time.Minute)
+	require.Less(t, compared.Sub(watched), 11*time.Minute)
 }
 
 func TestDifferencesThatPersistEndTheMigration(t *testing.T) {

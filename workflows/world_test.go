@@ -112,6 +112,7 @@ func input(changes ...func(*MigrateInput)) MigrateInput {
 	p.Approval.Required = false
 	p.Soak = policy.Soak{Duration: 5 * time.Minute, Interval: 30 * time.Second, Finalize: policy.Automatic}
 	p.Mirror.Repositories = 1
+	p.Mirror.ListingLag = 0 // this world's listings do not lag
 	in := MigrateInput{
 		Prefix: "restricted", From: "old", To: "new", Probe: "restricted/transship-probe", Default: "old", Edges: []string{"edge-1", "edge-2"},
 		Policy: p, Operator: "olga", Notify: []string{"chat"},

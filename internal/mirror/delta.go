@@ -158,7 +158,12 @@ func (d *delta) carryTag(ctx context.Context, r *repository, name string) error 
 	if err != nil {
 		return err
 	}
-	if !there {
+	if !there && !r.isBroken(of) {
+		if now, err := d.settled(ctx, r.name, name, of); errors.Is(err, objectstore.ErrNotExist) || err == nil && now != of {
+			return d.carryTag(ctx, r, name)
+		} else if err != nil {
+			return r.judgeTag(name, err)
+		}
 		r.blame(of, &badContent{registry.Missing, "the tag's manifest is not in the repository"})
 	}
 	if r.affects(of, name) {

@@ -17,6 +17,7 @@ import (
 
 	"transship/internal/distribution"
 	"transship/internal/distribution/distributiontest"
+	"transship/internal/journal"
 	"transship/internal/objectstore"
 	"transship/internal/objectstore/storetest"
 	"transship/internal/registry"
@@ -344,6 +345,61 @@ func TestALaggingListingOfTheSource(t *testing.T) {
 		require.NoError(t, err)
 		fresh.hashed(t)
 	}
+}
+
+// A listing that still shows a tag of a deleted manifest is no reason to call the manifest missing.
+func TestATagThatIsListedAndGoneIsNotMissing(t *testing.T) {
+	w, once := newWorld(), newWorld()
+	d := w.source.Image("restricted/a", nil, "deleted")
+	w.source.Tag("restricted/a", "v1", d)
+	w.source.Tag("restricted/a", "v2", w.source.Image("restricted/a", nil, "stays"))
+	for _, key := range w.from.Keys() {
+		content, _ := w.from.Content(key)
+		p := distribution.Parse(key)
+		manifest := p.Kind == distribution.Revision && p.Digest == d
+		if !manifest {
+			once.from.PutString(key, string(content))
+		}
+		if manifest || p.Tag == "v1" {
+			require.NoError(t, w.from.Delete(t.Context(), key))
+		}
+	}
+	m := w.mirror()
+	m.From.Store = &outdated{Memory: w.from, once: once.from}
+	_, err := m.Run(t.Context(), everything, Cursor{})
+	require.NoError(t, err)
+	tag := func(name string) string {
+		return distribution.Path{Kind: distribution.TagCurrent, Repository: "restricted/a", Tag: name}.Key()
+	}
+	assert.NotContains(t, w.to.Keys(), tag("v1"))
+	assert.Contains(t, w.to.Keys(), tag("v2"))
+}
+
+// What was deleted just before is brought all the same where all of it is listed. The comparison finds it, and a delta takes it away.
+func TestATagThatIsListedAndGoneIsTakenAwayByADelta(t *testing.T) {
+	w, once := newWorld(), newWorld()
+	w.source.Tag("restricted/a", "v1", w.source.Image("restricted/a", nil, "deleted"))
+	for _, key := range w.from.Keys() {
+		content, _ := w.from.Content(key)
+		once.from.PutString(key, string(content))
+		if p := distribution.Parse(key); p.Kind == distribution.Revision || p.Tag != "" {
+			require.NoError(t, w.from.Delete(t.Context(), key))
+		}
+	}
+	m := w.mirror()
+	m.From.Store = &outdated{Memory: w.from, once: once.from}
+	_, err := m.Run(t.Context(), everything, Cursor{})
+	require.NoError(t, err)
+	check, err := w.mirror().Compare(t.Context(), everything, CompareOptions{})
+	require.NoError(t, err)
+	require.Len(t, check.Differences, 1)
+	assert.Equal(t, registry.ExtraTag, check.Differences[0].Kind)
+	applied, err := w.mirror().Apply(t.Context(), []journal.Change{manifestOf("restricted/a", "v1")})
+	require.NoError(t, err)
+	assert.Equal(t, 1, applied.Deleted)
+	check, err = w.mirror().Compare(t.Context(), everything, CompareOptions{})
+	require.NoError(t, err)
+	assert.Empty(t, check.Differences)
 }
 
 // A listing that never shows a tag, though the registry serves it: the tag's history, which is listed, gives it away.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -107,17 +108,33 @@ func (r *repository) carryTag(ctx context.Context, t *tag) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	there, err := r.hasManifest(ctx, d)
-	if err != nil {
-		return err
-	}
-	if !there {
-		r.affects(d, t.name)
-		return nil
-	}
 	missing := t.missing
 	if len(t.index) == 0 { // the listing lags behind: it has the tag, and not yet its history
 		missing = []digest.Digest{d}
+	}
+	for {
+		there, err := r.hasManifest(ctx, d)
+		if err != nil {
+			return err
+		}
+		if there {
+			break
+		}
+		now, err := d, error(nil)
+		if !r.isBroken(d) {
+			now, err = r.settled(ctx, r.name, t.name, d)
+		}
+		switch {
+		case errors.Is(err, objectstore.ErrNotExist):
+			return nil // it was deleted: the listing lags behind
+		case err != nil:
+			return r.judgeTag(t.name, err)
+		case now == d:
+			r.blame(d, &badContent{registry.Missing, "the tag's manifest is not in the repository"})
+			r.affects(d, t.name)
+			return nil
+		}
+		d, missing = now, []digest.Digest{now} // it was moved
 	}
 	for _, had := range missing {
 		if r.isBroken(had) {
@@ -144,6 +161,26 @@ func (r *repository) resolve(ctx context.Context, t *tag) (d digest.Digest, err 
 	return d, err
 }
 
+// settled says what a tag refers to at the source after its manifest turned out not to be there. A listing may have shown it as it was once; and a registry that is told to delete a manifest
+// deletes its tags after it, so a tag of nothing counts only if it stays.
+func (m *Mirror) settled(ctx context.Context, repository, name string, of digest.Digest) (now digest.Digest, err error) {
+	for range 4 {
+		now, err = m.readTag(ctx, m.From.Store, distribution.Path{Kind: distribution.TagCurrent, Repository: repository, Tag: name})
+		if err != nil || now != of {
+			return now, err
+		}
+		select {
+		case <-time.After(untagging / 4):
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+	return now, nil
+}
+
+// untagging is how long a registry may take from deleting a manifest to deleting its tags.
+const untagging = 2 * time.Second
+
 // hasManifest reports whether the target has a link to the manifest of a tag.
 func (r *repository) hasManifest(ctx context.Context, d digest.Digest) (bool, error) {
 	if r.linked.has(d) {
@@ -151,11 +188,7 @@ func (r *repository) hasManifest(ctx context.Context, d digest.Digest) (bool, er
 	}
 	r.lateTurn.Lock()
 	defer r.lateTurn.Unlock()
-	there, err := r.bringPart(ctx, d)
-	if err == nil && !there {
-		r.blame(d, &badContent{registry.Missing, "the tag's manifest is not in the repository"})
-	}
-	return there, err
+	return r.bringPart(ctx, d)
 }
 
 func (r *repository) isBroken(d digest.Digest) bool {

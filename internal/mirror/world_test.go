@@ -176,6 +176,16 @@ func (l *lagging) List(ctx context.Context, o objectstore.ListOptions) iter.Seq2
 	}
 }
 
+// outdated is a store that lists what it held once.
+type outdated struct {
+	*storetest.Memory
+	once *storetest.Memory
+}
+
+func (o *outdated) List(ctx context.Context, options objectstore.ListOptions) iter.Seq2[objectstore.Object, error] {
+	return o.once.List(ctx, options)
+}
+
 func tagsOf(problems []registry.Problem) (tags []string) {
 	for _, p := range problems {
 		for _, tag := range p.Tags {

@@ -35,6 +35,9 @@ type Mirror struct {
 	// changes them while a migration runs.
 	Bandwidth int64 `json:"bandwidth,omitempty" mapstructure:"bandwidth"`
 	Requests  int   `json:"requests,omitempty" mapstructure:"requests"`
+	// ListingLag is how far the listings of the source may lag behind what it acknowledged. What was pushed in so much time before the prefix is watched is in no journal, and in
+	// the first listing maybe neither: the comparison before the flip begins when it has passed.
+	ListingLag time.Duration `json:"listing_lag,omitempty" mapstructure:"listing_lag"`
 }
 
 // Broken says what to do about an image that the source itself cannot serve whole.
@@ -158,7 +161,7 @@ type HTTPCheck struct {
 // Default is the policy of a site that says nothing: patient, and nothing happens without a person.
 func Default() Policy {
 	return Policy{
-		Mirror:   Mirror{Repositories: 4, Jobs: 8},
+		Mirror:   Mirror{Repositories: 4, Jobs: 8, ListingLag: 6 * time.Minute}, // Swift's object updater brings late entries every 5 minutes
 		Audit:    Audit{Broken: Stop},
 		Converge: Converge{Changes: 20, Rounds: 20},
 		Canary:   Canary{Interval: 10 * time.Minute},
@@ -215,6 +218,7 @@ func (p Policy) Check() []Mistake {
 	count("mirror.jobs", p.Mirror.Jobs)
 	wrong(p.Mirror.Bandwidth < 0, "mirror.bandwidth", "is %d; write bytes per second, or 0 for no bound", p.Mirror.Bandwidth)
 	wrong(p.Mirror.Requests < 0, "mirror.requests", "is %d; write requests per second, or 0 for no bound", p.Mirror.Requests)
+	wrong(p.Mirror.ListingLag < 0, "mirror.listing_lag", "is %s; write 0s or more", p.Mirror.ListingLag)
 	count("converge.rounds", p.Converge.Rounds)
 	count("freeze.attempts", p.Freeze.Attempts)
 	count("checks.failures", p.Checks.Failures)
