@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"transship/internal/gate"
+	"transship/internal/journal"
 	"transship/internal/routing"
 )
 
@@ -16,8 +17,10 @@ type modelEdge struct {
 	clock
 
 	// nginx and its flags.
-	nginx bool
-	flags flags
+	nginx   bool
+	pid     int // grows with each crash
+	flags   flags
+	journal []journal.Entry
 
 	disk state
 
@@ -29,7 +32,15 @@ type modelEdge struct {
 	mem       state
 	rule      gate.Rule
 	ruled     bool
+	gate      *gate.Gate
 	gateSince int64 // when the gate started
+	flying    []*request
+	committed map[string]bool         // sessions
+	late      map[routing.Upload]bool // as in the gate
+	settling  map[routing.Upload]bool // as in the gate
+	closed    map[string]int64        // when the gate heard of the end of a session
+	waiting   []func()                // for the rule to change
+	dies      []func()                // what comes of requests when the process dies
 	applying  bool
 	tasks     []func()
 	told      map[string]bool
@@ -50,6 +61,7 @@ type flags struct {
 	generation    int64
 	route         string
 	watched, held bool
+	strict        bool
 	from, to      int64     // seconds in which writes are held
 	ends          time.Time // of a hold that ends by itself; for the model to check that it does
 }
@@ -106,6 +118,11 @@ func (n *modelEdge) passedOver() bool { return !n.up || n.w.now-n.stopped >= ngi
 func (n *modelEdge) crash(until int64) {
 	n.epoch++
 	n.up, n.tasks, n.applying, n.paused = false, nil, false, 0
+	dies := n.dies
+	n.dies, n.waiting, n.flying = nil, nil, nil
+	for _, f := range dies {
+		f()
+	}
 	for b := range backends { // the next gate learns what is in flight from the journal, when it ends
 		n.busy[b][0] = max(n.busy[b][0], n.busy[b][1])
 		n.busy[b][1] = 0
@@ -120,22 +137,33 @@ func (n *modelEdge) crash(until int64) {
 
 // start is New, Prepare and the first question of Run.
 func (n *modelEdge) start() {
-	n.up, n.mem, n.ruled, n.gateSince, n.told = true, n.disk, false, n.w.now, nil
+	n.up, n.mem, n.gateSince, n.told = true, n.disk, n.w.now, nil
+	n.open()
 	if n.w.rules.forgetsState {
 		n.mem = state{Table: routing.Table{Generation: 0, Default: "old", Routes: n.mem.Table.Routes}}
 		n.mem.Table.Routes = []routing.Route{{Prefix: modelPrefix, Backend: "old", Other: "new", Mode: routing.Watched}}
 	}
 	n.setGate(n.mem)
+	for _, e := range n.journal {
+		n.do(1, func() { n.tell(e) })
+	}
 	n.do(1, func() {
 		if n.flags.generation <= n.mem.Table.Generation {
 			n.raise(n.mem)
 		}
 		n.arm()
-		n.ask("")
+		n.asks("")
 	})
 }
 
-func (n *modelEdge) ask(ranOut string) {
+// open makes the gate.
+func (n *modelEdge) open() {
+	n.gate, n.ruled = newGate(n), false
+	n.committed, n.closed = map[string]bool{}, map[string]int64{}
+	n.late, n.settling = map[routing.Upload]bool{}, map[routing.Upload]bool{}
+}
+
+func (n *modelEdge) asks(ranOut string) {
 	if ranOut != "" && n.w.rules.neverAsks {
 		return
 	}
@@ -288,18 +316,20 @@ func (n *modelEdge) setGate(s state) {
 		n.ruled = false
 		return
 	}
-	rule := s.rule(r)
-	if n.ruled && (n.rule.Equal(rule)) {
+	rule, had := s.rule(r), n.ruled
+	if had && n.rule.Equal(rule) {
 		return
 	}
 	n.rule, n.ruled = rule, true
+	n.gate.Set(modelPrefix, rule)
+	n.ruledAnew(had)
 }
 
 // raise is Config.raise.
 func (n *modelEdge) raise(s state) {
 	f := flags{generation: s.Table.Generation}
 	if r, ok := s.Table.Lookup(modelPrefix); ok {
-		f.route, f.watched = r.Backend, r.Mode != routing.Open
+		f.route, f.watched, f.strict = r.Backend, r.Mode != routing.Open, len(r.Uploads) > 0
 		l, leased := s.Leases[modelPrefix]
 		switch {
 		case !r.Mode.Parks(), l.Lost:
@@ -313,6 +343,7 @@ func (n *modelEdge) raise(s state) {
 		}
 	}
 	n.flags = f
+	n.w.dirty = true
 }
 
 // arm wakes the worker when a lease runs out (watchLeases).
@@ -343,7 +374,7 @@ func (n *modelEdge) runOut() {
 			n.told = map[string]bool{}
 		}
 		n.told[id] = true
-		n.ask(r.Hold)
+		n.asks(r.Hold)
 	}
 	if l.Mode != routing.Held || l.Lost {
 		return
@@ -365,16 +396,15 @@ func (n *modelEdge) write() {
 		}
 	}
 	f := n.flags
-	second := n.now().Unix()
 	passed := true
 	switch gateWorks := n.works(); {
-	case f.held || f.from <= second && second < f.to:
+	case f.holds(n.now()):
 		passed = gateWorks && n.hold()
 	case f.watched && gateWorks && n.ruled && n.rule.Mode.Parks():
 		passed = n.hold() // 409
 	case f.watched && gateWorks:
 		n.pass(f.route, 1, "watched")
-	case f.watched && !n.passedOver():
+	case f.watched && (!n.passedOver() || f.strict):
 		passed = false // nginx waits for the gate
 	case f.watched:
 		n.pass(f.route, 0, "past a gate that does not answer")
@@ -382,7 +412,7 @@ func (n *modelEdge) write() {
 		n.pass(f.route, 0, "open")
 	}
 	switch {
-	case !passed && !n.up && !f.ends.IsZero() && !n.now().Before(f.ends):
+	case !passed && !n.up && !f.strict && !f.ends.IsZero() && !n.now().Before(f.ends):
 		n.w.fail("edge %d refuses writes although its hold has run out", n.i+1)
 	case passed:
 		if n.refused >= 0 {

@@ -2,7 +2,7 @@ package edge
 
 import (
 	"errors"
-	"fmt"
+	"slices"
 	"time"
 
 	"transship/internal/routing"
@@ -225,6 +225,9 @@ func (r *routes) flip(q routing.Request, answer func(error)) {
 func (r *routes) release(q routing.Request, answer func(serving string)) {
 	r.change(func(done func()) {
 		s := r.Table.ReleaseSteps(q)
+		if len(s.Routes) > 0 && r.w.rules.dropsUploads {
+			s.Routes[0].Uploads = nil
+		}
 		if route, ok := r.Table.Lookup(modelPrefix); ok && r.w.rules.backAfterRelease && len(s.Routes) > 0 && route.Mode == routing.Switched {
 			old := s.Routes[0]
 			old.Backend, old.Other = old.Other, old.Backend
@@ -235,6 +238,21 @@ func (r *routes) release(q routing.Request, answer func(serving string)) {
 			answer(route.Backend)
 			done()
 		})
+	})
+}
+
+// settle takes uploads from the table that have ended and were carried over.
+func (r *routes) settle(over []routing.Upload, then func()) {
+	r.change(func(done func()) {
+		route, _ := r.Table.Lookup(modelPrefix)
+		left := slices.DeleteFunc(slices.Clone(route.Uploads), func(u routing.Upload) bool { return slices.Contains(over, u) })
+		if len(left) == len(route.Uploads) {
+			then()
+			done()
+			return
+		}
+		route.Uploads = left
+		r.push(r.Table.With(route), func(error) { then(); done() })
 	})
 }
 
@@ -255,129 +273,4 @@ func (r *routes) asked(i int, ask routing.EdgeAsks) {
 			done()
 		}
 	})
-}
-
-// owner is the migration: it flips the prefix and flips it back, and gives up each cutover that does not succeed in one go.
-type owner struct {
-	w     *world
-	name  int
-	tried int
-	gone  bool
-}
-
-func (w *world) startOwner() {
-	w.owner = &owner{w: w}
-	if w.owners++; w.owners > 1 {
-		w.owner.name = w.owners
-	}
-	w.owner.cutOver()
-}
-
-// step is one of its steps, unless it was terminated; its worker is that of Routes.
-func (o *owner) step(ms int64, f func()) {
-	o.w.routes.later(ms, func() {
-		if !o.gone {
-			f()
-		}
-	})
-}
-
-func (o *owner) cutOver() {
-	o.tried++
-	hold := fmt.Sprintf("h%d-%d", o.name, o.tried)
-	w := o.w
-	serving := func() string { r, _ := w.routes.Table.Lookup(modelPrefix); return r.Backend }
-	q := w.routes.request(w, hold)
-	before := serving()
-	giveUp := func(error) {
-		o.step(2, func() {
-			w.routes.release(q, func(after string) {
-				o.step(2, func() { o.over(before, after) })
-			})
-		})
-	}
-	check := func(next func()) func(error) {
-		return func(err error) {
-			o.step(2, func() {
-				if err != nil {
-					giveUp(err)
-				} else {
-					next()
-				}
-			})
-		}
-	}
-	o.step(2, func() {
-		w.routes.hold(q, check(func() {
-			o.drain(hold, check(func() {
-				o.step(20, func() { // the last delta: what each edge had acknowledged when its drain was over
-					w.routes.flip(q, check(func() { giveUp(nil) })) // a release as well
-				})
-			}))
-		}))
-	})
-}
-
-// over says what became of a cutover.
-func (o *owner) over(before, after string) {
-	if after != before {
-		o.w.flips++
-		o.tried = 0
-		o.name += 10
-	}
-	if o.tried >= tries || after != before && o.w.flips >= 2 {
-		o.gone = true
-		return
-	}
-	o.step(1_000, o.cutOver)
-}
-
-// drain is DrainWrites on every edge, and the delta that rests on it.
-func (o *owner) drain(hold string, then func(error)) {
-	w := o.w
-	from := 0
-	if r, _ := w.routes.Table.Lookup(modelPrefix); r.Backend == backends[1] {
-		from = 1
-	}
-	at := make([]int, len(w.nodes))
-	left := len(w.nodes)
-	var failed error
-	for i, n := range w.nodes {
-		over := false
-		finish := func(err error) {
-			if over {
-				return
-			}
-			over = true
-			failed = errors.Join(failed, err)
-			if left--; left > 0 {
-				return
-			}
-			if failed == nil {
-				for e, position := range at {
-					w.copied[1-from][e] = max(w.copied[1-from][e], position)
-				}
-			}
-			then(failed)
-		}
-		began := w.now
-		var look func()
-		look = func() {
-			known := w.now <= n.busy[0][1] || w.now <= n.busy[1][1]
-			trusted := w.now-n.gateSince >= settle
-			switch {
-			case !n.ruled || n.rule.Hold != hold || !n.now().Before(n.rule.Deadline):
-				n.send(func() { finish(ErrHoldLost) })
-			case !known && trusted || w.rules.neverDrains:
-				at[i] = w.accepted[from][n.i]
-				n.send(func() { finish(nil) })
-			case w.now-began > drainLimit:
-				n.send(func() { finish(errDown) })
-			default:
-				n.do(100, look)
-			}
-		}
-		n.send(func() { n.do(1, look) })
-		w.at(w.now+drainLimit+bounded, 0, func() { finish(errDown) })
-	}
 }

@@ -74,6 +74,7 @@ type schedule struct {
 	Lease  int64
 	Write  int64 // how long a write is in flight, at most
 	Faults []fault
+	Pushes []push
 }
 
 func (s schedule) String() string {
@@ -81,6 +82,9 @@ func (s schedule) String() string {
 	fmt.Fprintf(&b, "%d edges, lease %d ms, writes take %d ms, clocks %v\n", len(s.Clocks), s.Lease, s.Write, s.Clocks)
 	for _, f := range s.Faults {
 		fmt.Fprintf(&b, "  %s\n", f)
+	}
+	for _, p := range s.Pushes {
+		fmt.Fprintf(&b, "  %s\n", p)
 	}
 	return b.String()
 }
@@ -100,6 +104,11 @@ type world struct {
 	acked    int
 	accepted [2][]int // by backend and edge, the newest write that it acknowledged
 	copied   [2][]int // by backend and edge, the newest write of the other backend that it was given
+	// registries have the uploads; dirty says that what becomes of their requests may have changed.
+	registries [2]*registry
+	clients    []*client
+	requests   int
+	dirty      bool
 	// calm is when the last fault is over.
 	calm   int64
 	flips  int
@@ -114,20 +123,23 @@ var backends = [2]string{"old", "new"}
 func index(backend string) int { return slices.Index(backends[:], backend) }
 
 func run(s schedule, r rules) *world {
-	w := &world{schedule: s, rules: r}
+	w := &world{schedule: s, rules: r, now: -60_000} // gates are no longer new when it begins
 	for b := range backends {
+		w.registries[b] = newRegistry()
 		w.accepted[b], w.copied[b] = make([]int, len(s.Clocks)), make([]int, len(s.Clocks))
 	}
 	w.routes = &routes{w: w}
 	start := routing.Table{Generation: 1, Default: "old", Routes: []routing.Route{{Prefix: modelPrefix, Backend: "old", Other: "new", Mode: routing.Watched, Owner: "m"}}}
 	w.routes.Table = start
 	for i := range s.Clocks {
-		n := &modelEdge{w: w, i: i, clock: s.Clocks[i], up: true, nginx: true, mem: state{Table: start}, disk: state{Table: start}, gateSince: -settle, refused: -1}
+		n := &modelEdge{w: w, i: i, clock: s.Clocks[i], up: true, nginx: true, pid: 1, mem: state{Table: start}, disk: state{Table: start}, gateSince: w.now, refused: -1, busy: [2][2]int64{{-1, -1}, {-1, -1}}}
+		n.open()
 		n.setGate(n.mem)
 		n.raise(n.mem)
 		w.nodes = append(w.nodes, n)
 		w.routes.Edges = append(w.routes.Edges, routing.EdgeState{Edge: backends[0], Generation: 1})
 	}
+	w.now = 0
 	w.startOwner()
 	w.plant()
 	for len(w.queue) > 0 && w.wrong == "" {
@@ -155,6 +167,11 @@ func (w *world) plant() {
 			w.at(w.now+f.Wait, 0, func() { w.trouble(f) })
 		}
 	}
+	for i, p := range w.Pushes {
+		if p.Event == w.events {
+			w.startPush(i, p)
+		}
+	}
 }
 
 func (w *world) trouble(f fault) {
@@ -168,6 +185,8 @@ func (w *world) trouble(f fault) {
 		n.crash(end)
 	case crashNginx:
 		n.nginx, n.busy = false, [2][2]int64{}
+		n.pid++
+		n.do(100, n.reap)
 		w.at(end, 0, func() { n.nginx = true })
 	case cutLink:
 		n.cut = max(n.cut, end)
@@ -181,7 +200,7 @@ func (w *world) trouble(f fault) {
 	case pauseRoutes:
 		w.routes.paused = max(w.routes.paused, end)
 	case terminateOwner:
-		w.owner.gone = true
+		w.owner.gone, w.owner.over = true, true
 		w.at(end, 1, func() {
 			if w.owner.gone {
 				w.startOwner()
@@ -198,6 +217,7 @@ func (w *world) look() {
 			n.read()
 		}
 	}
+	w.lookAtUploads()
 }
 
 // accept is a write that a backend acknowledges. Whoever does must have everything that was acknowledged before.
@@ -234,6 +254,7 @@ func (w *world) atRest() {
 			w.fail("at rest, edge %d has generation %d instead of %d", n.i+1, n.mem.Table.Generation, w.routes.Table.Generation)
 		}
 	}
+	w.uploadsAtRest(r)
 }
 
 func (w *world) fail(format string, args ...any) {
