@@ -23,7 +23,7 @@ type Audit struct {
 	Deep bool
 	// Jobs is how many requests are under way at once; 0 means 16.
 	Jobs int
-	// Untagging is how long a tag may refer to a manifest that is not there before that counts: somebody may be deleting the image. 0 means 10 seconds.
+	// Untagging is how long a tag may refer to a manifest that is not there before that counts: somebody may be deleting the image. 0 means mirror.DefaultUntagging.
 	Untagging time.Duration
 	// RepositoryDone is told after each repository what has been looked at so far, and what was found in this one; After is the cursor to go on from.
 	RepositoryDone func(after string, counts Counts, found []Finding)
@@ -43,7 +43,7 @@ func (a *Audit) Run(ctx context.Context, shard mirror.Shard) ([]Finding, Counts,
 		a.Jobs = defaultJobs
 	}
 	if a.Untagging <= 0 {
-		a.Untagging = 10 * time.Second
+		a.Untagging = mirror.DefaultUntagging
 	}
 	a.large = mirror.NewLarge()
 	a.began = time.Now()

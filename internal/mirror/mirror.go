@@ -45,6 +45,8 @@ type Mirror struct {
 	Known *Known
 	// Observe is told how far Run has come, every second. Calls do not overlap.
 	Observe func(Cursor)
+	// Untagging is how long a tag may refer to a manifest that is not there before that counts; 0 means DefaultUntagging.
+	Untagging time.Duration
 
 	once    sync.Once
 	slots   *semaphore.Weighted
@@ -67,10 +69,16 @@ const (
 	outstanding = 4096
 )
 
+// DefaultUntagging is how long a registry is given from deleting a manifest to deleting its tags. Distribution looks for them one by one, among all tags of the repository.
+const DefaultUntagging = 10 * time.Second
+
 func (m *Mirror) init() {
 	m.once.Do(func() {
 		if m.Jobs <= 0 {
 			m.Jobs = defaultJobs
+		}
+		if m.Untagging <= 0 {
+			m.Untagging = DefaultUntagging
 		}
 		m.slots = semaphore.NewWeighted(int64(m.Jobs))
 		m.entries = semaphore.NewWeighted(outstanding)

@@ -164,22 +164,20 @@ func (r *repository) resolve(ctx context.Context, t *tag) (d digest.Digest, err 
 // settled says what a tag refers to at the source after its manifest turned out not to be there. A listing may have shown it as it was once; and a registry that is told to delete a manifest
 // deletes its tags after it, so a tag of nothing counts only if it stays.
 func (m *Mirror) settled(ctx context.Context, repository, name string, of digest.Digest) (now digest.Digest, err error) {
-	for range 4 {
+	const looks = 10
+	for range looks {
 		now, err = m.readTag(ctx, m.From.Store, distribution.Path{Kind: distribution.TagCurrent, Repository: repository, Tag: name})
 		if err != nil || now != of {
 			return now, err
 		}
 		select {
-		case <-time.After(untagging / 4):
+		case <-time.After(m.Untagging / looks):
 		case <-ctx.Done():
 			return "", ctx.Err()
 		}
 	}
 	return now, nil
 }
-
-// untagging is how long a registry may take from deleting a manifest to deleting its tags.
-const untagging = 2 * time.Second
 
 // hasManifest reports whether the target has a link to the manifest of a tag.
 func (r *repository) hasManifest(ctx context.Context, d digest.Digest) (bool, error) {

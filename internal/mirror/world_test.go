@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/assert"
@@ -34,7 +35,7 @@ func newWorld() *world {
 }
 
 func (w *world) mirror() *Mirror {
-	return &Mirror{From: Side{"old", w.from}, To: Side{"new", w.to}, Mark: "migration-1", Jobs: 8, Deletes: true}
+	return &Mirror{From: Side{"old", w.from}, To: Side{"new", w.to}, Mark: "migration-1", Jobs: 8, Deletes: true, Untagging: 10 * time.Millisecond}
 }
 
 var everything = Shard{Prefix: "restricted"}
