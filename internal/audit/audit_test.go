@@ -324,7 +324,7 @@ func TestWhatIsPushedOrDeletedMeanwhileIsNoFinding(t *testing.T) {
 			content, _ := f.bad.Content(key)
 			f.bad.Now = func() time.Time { return time.Now().Add(written) }
 			f.bad.PutString(key, string(content))
-			found, _, err := (&Audit{Side: mirror.Side{Backend: "old", Store: unlisted{f.bad, func(k string) bool { return k == key }}}, Deep: true}).Run(t.Context(), mirror.Shard{Prefix: "restricted"})
+			found, _, err := (&Audit{Side: mirror.Side{Backend: "old", Store: unlisted{f.bad, func(k string) bool { return k == key }}}, Deep: true, Untagging: time.Millisecond}).Run(t.Context(), mirror.Shard{Prefix: "restricted"})
 			require.NoError(t, err)
 			if written > 0 {
 				assert.Empty(t, found)
@@ -370,7 +370,7 @@ func TestWhatCannotBeAskedIsNoFinding(t *testing.T) {
 		}
 		return nil
 	}
-	_, _, err := (&Audit{Side: mirror.Side{Backend: "old", Store: f.bad}}).Run(t.Context(), mirror.Shard{Prefix: "restricted"})
+	_, _, err := (&Audit{Side: mirror.Side{Backend: "old", Store: f.bad}, Untagging: time.Millisecond}).Run(t.Context(), mirror.Shard{Prefix: "restricted"})
 	require.ErrorIs(t, err, broken)
 }
 
