@@ -26,7 +26,7 @@ type Healer struct {
 
 // Heal heals findings, root causes first, and says in each what became of it. An error means that one could not be tried.
 func (h *Healer) Heal(ctx context.Context, findings []Finding) ([]Finding, error) {
-	m := &mirror.Mirror{From: h.Good, To: h.Bad, Jobs: h.Jobs, Mark: h.Mark}
+	m := &mirror.Mirror{From: h.Good, To: h.Bad, Jobs: h.Jobs, Mark: h.Mark, Untagging: time.Second}
 	healed := append([]Finding(nil), findings...)
 	blobs := map[string]error{} // those of several repositories are found in each
 	for turn := range neverHealed {
