@@ -74,6 +74,10 @@ func (c Config) raise(s state, unsureUntil time.Time) error {
 	return nil
 }
 
+// clockStep is by how many seconds a node's clock may be set back within a hold. Without flags for the seconds before it, nginx would let writes pass there when the gate
+// does not answer.
+const clockStep = 10
+
 // wanted are the flags of every known prefix, by key, sorted.
 func (c Config) wanted(s state, unsureUntil time.Time) map[string][]string {
 	wanted := map[string][]string{}
@@ -92,7 +96,7 @@ func (c Config) wanted(s state, unsureUntil time.Time) map[string][]string {
 		switch {
 		case !r.Mode.Parks(), l.Lost:
 		case r.Mode == routing.Held && leased:
-			for second := time.Now().Unix(); second < l.Deadline.Unix(); second++ {
+			for second := time.Now().Unix() - clockStep; second < l.Deadline.Unix(); second++ {
 				flags = append(flags, "held."+strconv.FormatInt(second, 10))
 			}
 		default:

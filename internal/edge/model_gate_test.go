@@ -88,8 +88,11 @@ func (r *request) would() int {
 		return index(f.route)
 	}
 	status, to, relay := n.ask(r)
+	if status != http.StatusNoContent {
+		return -1
+	}
 	n.gate.Ended(journal.Entry{At: n.now(), ID: r.id, Method: r.method, Path: r.path, Status: http.StatusServiceUnavailable})
-	if status != http.StatusNoContent || relay {
+	if relay {
 		return -1
 	}
 	return index(to)

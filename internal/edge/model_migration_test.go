@@ -184,7 +184,7 @@ func (w *world) stillOpen(found []routing.Upload, closed []string, began int64) 
 		case idle && w.rules.listsNoSessions, u.Commits != "" && w.rules.listsNoCommits:
 		default:
 			for _, n := range w.nodes {
-				if at, ok := n.closed[u.Session]; ok && idle && at < began && w.now-at < sessionIdle/2 { // edges look one after the other, and each forgets
+				if at, ok := n.closed[u.Session]; ok && idle && at < began && w.now-at < w.idle()/2 { // edges look one after the other, and each forgets
 					w.fail("the flip takes along a session that edge %d knew to have ended", n.i+1)
 				}
 			}

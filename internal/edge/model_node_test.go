@@ -15,6 +15,7 @@ type modelEdge struct {
 	w *world
 	i int
 	clock
+	set bool // once
 
 	// nginx and its flags.
 	nginx   bool
@@ -334,7 +335,10 @@ func (n *modelEdge) raise(s state) {
 		switch {
 		case !r.Mode.Parks(), l.Lost:
 		case r.Mode == routing.Held && leased && !n.w.rules.holdsForever:
-			f.from, f.to = n.now().Unix(), l.Deadline.Unix()
+			f.from, f.to = n.now().Unix()-clockStep, l.Deadline.Unix()
+			if n.w.rules.heldFromNow {
+				f.from = n.now().Unix()
+			}
 		default:
 			f.held = true
 		}
@@ -427,7 +431,7 @@ func (n *modelEdge) write() {
 }
 
 // bound is how long a hold may last once nothing is wrong any more.
-func (w *world) bound() int64 { return 2*w.Lease + 2*bounded + reconcile }
+func (w *world) bound() int64 { return 2*w.Lease + 2*bounded + reconcile + w.stepped }
 
 func (n *modelEdge) hold() (passed bool) {
 	rule := n.rule

@@ -43,6 +43,8 @@ type holes struct {
 	trustsSwitched bool
 	// settlesWhatIsCarried: a migration takes a commit from the table while an edge still has it carried over.
 	settlesWhatIsCarried bool
+	// heldFromNow: nginx holds writes from the second in which the hold began, although its clock may be set back to before that.
+	heldFromNow bool
 }
 
 // mutations are what nobody would do.
@@ -75,6 +77,7 @@ func schedules(t *rapid.T) schedule {
 			What:  rapid.SampledFrom(troubles).Draw(t, "what"),
 			Edge:  rapid.IntRange(0, len(s.Clocks)-1).Draw(t, "edge"),
 			For:   rapid.SampledFrom([]int64{2, 30, 400, 1_200, 3_000, 6_000, 12_000, 25_000}).Draw(t, "for"),
+			By:    rapid.SampledFrom([]int64{-clockStep * 1_000, -2_500, -400, 400, 2_500, clockStep * 1_000}).Draw(t, "by"),
 		}
 	}), 0, 6).Draw(t, "faults")
 	s.Pushes = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) push {
@@ -163,16 +166,23 @@ func TestHolesOfTheProtocol(t *testing.T) {
 		{
 			"an edge that dies within a step past its hold takes that step although the hold ran out", holes{diskFirst: true},
 			// Found by random schedule 9,340: edge 2 dies after the state is on disk and before the flags are raised.
-			schedule{Clocks: make([]clock, 2), Lease: 4_000, Write: 300, Faults: []fault{{43, 0, crashWorker, 1, 4_700}}},
+			schedule{Clocks: make([]clock, 2), Lease: 4_000, Write: 300, Faults: []fault{{43, 0, crashWorker, 1, 4_700, 0}}},
 		},
 		{
 			"a gate that was stopped does not know of a write in flight", holes{deafToPauses: true},
-			schedule{Clocks: make([]clock, 1), Lease: 8_000, Write: inFlight, Faults: []fault{{3, 3, pauseWorker, 0, 6_000}}},
+			schedule{Clocks: make([]clock, 1), Lease: 8_000, Write: inFlight, Faults: []fault{{3, 3, pauseWorker, 0, 6_000, 0}}},
+		},
+		{
+			"the clock of a node is set back to before the hold, and its gate does not answer", holes{heldFromNow: true},
+			schedule{
+				Clocks: make([]clock, 2), Lease: 15_000, Write: 300,
+				Faults: []fault{{30, 0, pauseRoutes, 0, 12_000, 0}, {15, 500, stepClock, 1, 0, -2_500}, {15, 503, crashWorker, 1, 1_200, 0}},
+			},
 		},
 		{
 			"a session that goes on is taken from the table because the nginx of one edge died", holes{reapsSessions: true},
 			schedule{
-				Clocks: make([]clock, 3), Lease: 4_000, Faults: []fault{{1, 500, crashNginx, 1, 400}},
+				Clocks: make([]clock, 3), Lease: 4_000, Faults: []fault{{1, 500, crashNginx, 1, 400, 0}},
 				Pushes: []push{{Edges: [requests]int{continues: 1}, Takes: [requests]int64{continues: inFlight}}},
 			},
 		},
@@ -183,7 +193,7 @@ func TestHolesOfTheProtocol(t *testing.T) {
 		{
 			"on the way back, a switched edge answers a commit that is not carried over, and all return", holes{trustsSwitched: true},
 			// Edge 2 does not switch, because its nginx is away.
-			schedule{Clocks: make([]clock, 2), Lease: 15_000, Faults: []fault{{137, 0, crashNginx, 1, 25_000}}, Pushes: []push{{Waits: [requests]int64{commits: 1_200}}}},
+			schedule{Clocks: make([]clock, 2), Lease: 15_000, Faults: []fault{{137, 0, crashNginx, 1, 25_000, 0}}, Pushes: []push{{Waits: [requests]int64{commits: 1_200}}}},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -141,7 +141,7 @@ func (c *client) answered(r *request, status int) {
 	w := c.w
 	w.dirty = true
 	w.note("%s: %s through edge %d to %s: %d", c.name, [...]string{"POST", "PATCH", "PUT", "manifest"}[r.kind], r.n.i+1, r.backend, status)
-	silent := r.kind != opens && r.kind != names && w.now-c.active > sessionIdle
+	silent := r.kind != opens && r.kind != names && w.now-c.active > w.idle()
 	c.excused = c.excused || silent
 	switch {
 	case status == 400:
@@ -183,6 +183,9 @@ func (c *client) repeat() {
 	c.w.at(c.w.now+retryAfter, 0, c.send)
 }
 
+// idle is how long a session may be silent: a clock that is set forward makes that shorter.
+func (w *world) idle() int64 { return sessionIdle - w.stepped }
+
 // lives is the backend that has an upload session, or -1.
 func (w *world) lives(session string) int {
 	return slices.IndexFunc(w.registries[:], func(b *registry) bool { return b.sessions[session] })
@@ -203,7 +206,7 @@ func (w *world) lookAtUploads() {
 	for _, n := range w.nodes {
 		for _, c := range w.clients {
 			home := w.lives(c.session)
-			if home < 0 || c.excused || w.now-c.active >= sessionIdle {
+			if home < 0 || c.excused || w.now-c.active >= w.idle() {
 				continue
 			}
 			if b := c.request(continues, n).would(); b >= 0 && b != home {
