@@ -182,7 +182,7 @@ func TestEachFaultIsFoundNamedAndHealed(t *testing.T) {
 
 			// The mirror of what is found does not carry it.
 			to := &storetest.Memory{}
-			m := &mirror.Mirror{From: mirror.Side{Backend: "old", Store: f.bad}, To: mirror.Side{Backend: "new", Store: to}, SkipBroken: true}
+			m := &mirror.Mirror{From: mirror.Side{Backend: "old", Store: f.bad}, To: mirror.Side{Backend: "new", Store: to}, SkipBroken: true, Untagging: time.Millisecond}
 			_, err := m.Run(t.Context(), mirror.Shard{Prefix: "restricted"}, mirror.Cursor{})
 			require.NoError(t, err)
 			for _, key := range to.Keys() {
