@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -71,9 +72,15 @@ func (s *Stack) judged(t *testing.T, all []history.Operation, serves string, fli
 	require.NoError(t, err)
 	count := map[history.Kind]int{}
 	excused := map[string]int{}
+	who := map[string]int{}
 	var slowest time.Duration
+	var pushed, biggest int64
 	for _, o := range all {
 		count[o.Kind]++
+		who[strings.Fields(o.Client)[0]]++
+		if o.Kind == history.UploadBlob && o.Outcome == history.OK {
+			pushed, biggest = pushed+o.Bytes, max(biggest, o.Bytes)
+		}
 		if o.Excuse != "" {
 			excused[o.Excuse]++
 		}
@@ -81,7 +88,8 @@ func (s *Stack) judged(t *testing.T, all []history.Operation, serves string, fli
 			slowest = max(slowest, o.Ended.Sub(o.Began))
 		}
 	}
-	t.Logf("%d operations %v, %d tags; excused %v; the slowest put of a tag took %s", len(all), count, len(final.Backends[serves].Tags), excused, slowest.Round(time.Millisecond))
+	t.Logf("%d operations %v by %v, %d tags, %s of blobs pushed, the largest of %s; excused %v; the slowest put of a tag took %s", len(all), count, who, len(final.Backends[serves].Tags),
+		humanize.IBytes(uint64(pushed)), humanize.IBytes(uint64(biggest)), excused, slowest.Round(time.Millisecond))
 	found = slices.DeleteFunc(found, func(a history.Anomaly) bool { return a.What == history.Undeleted && limit(a.Tag) })
 	for i, a := range found {
 		if i == 20 {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -23,6 +24,9 @@ type blob struct {
 
 func (b blob) open() io.Reader { return io.LimitReader(rand.NewChaCha8(b.seed), b.Size) }
 
+// large is from where on blobs are rare.
+const large = 16 << 20
+
 func (l *Load) blob() blob {
 	l.mu.Lock()
 	b := blob{Size: 1 << 10}
@@ -31,8 +35,13 @@ func (l *Load) blob() blob {
 		b.Size = 1<<10 + l.random.Int64N(64<<10)
 	case n < 97:
 		b.Size = 64<<10 + l.random.Int64N(1<<20)
-	default:
-		b.Size = l.Largest/2 + l.random.Int64N(l.Largest/2)
+	case n < 99 || l.Largest <= large:
+		most := min(l.Largest, large)
+		b.Size = most/2 + l.random.Int64N(most/2)
+	case l.random.IntN(8) == 0:
+		b.Size = l.Largest
+	default: // of each order of magnitude as many, so that a disk can hold a night of them
+		b.Size = int64(large * math.Pow(float64(l.Largest)/large, l.random.Float64()))
 	}
 	for i := range b.seed {
 		b.seed[i] = byte(l.random.IntN(256))
