@@ -14,7 +14,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-var modelSchedules = flag.Int("model.schedules", 0, "how many random schedules the model of the cutover runs through; 0 is 10,000, and 3,000 with the race detector or -short")
+var modelSchedules = flag.Int("model.schedules", 0, "how many random schedules the model of the cutover runs through; 0 is 10,000, 3,000 with -short, and 1,000 with the race detector")
 
 // rules are the protocol as it is when all are false.
 type rules struct {
@@ -97,7 +97,9 @@ func want() int {
 	switch {
 	case *modelSchedules > 0:
 		return *modelSchedules
-	case raced, testing.Short():
+	case raced:
+		return 1_000
+	case testing.Short():
 		return 3_000
 	}
 	return 10_000
@@ -109,7 +111,7 @@ func checks(t testing.TB, n int) {
 	if testing.Short() {
 		n *= 5 // rapid runs a fifth then
 	}
-	for name, value := range map[string]string{"rapid.checks": strconv.Itoa(n), "rapid.nofailfile": "true", "rapid.shrinktime": "1s"} {
+	for name, value := range map[string]string{"rapid.checks": strconv.Itoa(n), "rapid.nofailfile": "true", "rapid.shrinktime": "400ms"} {
 		was := flag.Lookup(name).Value.String()
 		require.NoError(t, flag.Set(name, value))
 		t.Cleanup(func() { _ = flag.Set(name, was) })
