@@ -14,7 +14,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-var modelSchedules = flag.Int("model.schedules", 0, "how many random schedules the model of the cutover runs through; 0 is 10,000, 3,000 with -short, and 1,000 with the race detector")
+var modelSchedules = flag.Int("model.schedules", 0, "how many random schedules the model of the cutover runs through; 0 is 3,000, and 1,000 with the race detector or -short")
 
 // rules are the protocol as it is when all are false.
 type rules struct {
@@ -97,12 +97,10 @@ func want() int {
 	switch {
 	case *modelSchedules > 0:
 		return *modelSchedules
-	case raced:
+	case raced, testing.Short():
 		return 1_000
-	case testing.Short():
-		return 3_000
 	}
-	return 10_000
+	return 3_000
 }
 
 // checks sets how many schedules rapid draws.
