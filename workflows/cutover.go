@@ -92,6 +92,14 @@ func (m *migration) lossIsAccepted() func() bool {
 
 // attempt is one cutover, from the last look before the freeze until writes go on. A pause cancels it as long as nothing is decided.
 func (m *migration) attempt(ctx workflow.Context, list []step) error {
+	m.stored = nil
+	// What is listed before the delta does not have writes pile up for the last one.
+	listedFirst := m.Storage && workflow.GetVersion(ctx, "uploads-before-the-delta", workflow.DefaultVersion, 1) > workflow.DefaultVersion
+	if listedFirst {
+		if err := m.uploadsInStore(ctx); err != nil && !m.rollingBack { // a backend that cannot be listed must not keep a rollback from trying
+			return err
+		}
+	}
 	// The freeze is as long as what is left to carry over.
 	if !m.rollingBack {
 		if _, err := m.delta(ctx, 0); err != nil {
@@ -111,9 +119,8 @@ func (m *migration) attempt(ctx workflow.Context, list []step) error {
 	if err := m.welcomeBack(ctx); err != nil {
 		return err
 	}
-	m.stored = nil
-	if m.Storage && workflow.GetVersion(ctx, "uploads-in-the-store", workflow.DefaultVersion, 1) > workflow.DefaultVersion {
-		if err := m.uploadsInStore(ctx); err != nil && !m.rollingBack { // a backend that cannot be listed must not keep a rollback from trying
+	if m.Storage && !listedFirst && workflow.GetVersion(ctx, "uploads-in-the-store", workflow.DefaultVersion, 1) > workflow.DefaultVersion {
+		if err := m.uploadsInStore(ctx); err != nil && !m.rollingBack {
 			return err
 		}
 	}

@@ -28,6 +28,7 @@ type Applied struct {
 // then deletions. It looks at nothing else, so that its cost is that of the changes. Doing it again changes nothing.
 func (m *Mirror) Apply(ctx context.Context, changes []journal.Change) (Applied, error) {
 	m.init()
+	m.Known.presence.onlyAsks()
 	d := &delta{walk: &walk{Mirror: m, base: m.counted()}, repositories: map[string]*repository{}}
 	for _, c := range changes {
 		if d.repositories[c.Repository] == nil {

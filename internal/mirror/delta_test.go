@@ -18,6 +18,22 @@ func manifestOf(repository, reference string) journal.Change {
 	return journal.Change{Kind: journal.Manifest, Repository: repository, Reference: reference}
 }
 
+// Found by measuring a freeze: a delta of more than a dozen images listed all blobs of the target, which takes the longer the more there are.
+func TestADeltaOfManyImagesListsNothing(t *testing.T) {
+	w := newWorld()
+	var changes []journal.Change
+	for i := range 2 * listAfter {
+		tag := fmt.Sprintf("v%d", i)
+		w.source.Tag("restricted/a", tag, w.source.Image("restricted/a", nil, "layer "+tag))
+		changes = append(changes, manifestOf("restricted/a", tag))
+	}
+	applied, err := w.mirror().Apply(t.Context(), changes)
+	require.NoError(t, err)
+	assert.Empty(t, applied.Problems)
+	w.whole(t)
+	assert.Zero(t, w.from.Counts()["list"]+w.to.Counts()["list"])
+}
+
 // The last delta rests on the journal alone: it lists nothing, and costs what was written.
 func TestADeltaBringsExactlyWhatTheJournalNames(t *testing.T) {
 	for _, before := range []int{10, 100} {

@@ -24,6 +24,8 @@ type presence struct {
 	asked    int
 	// all says that every blob of the target is in holds or doubtful.
 	all bool
+	// asks has each blob asked for, however many they are.
+	asks bool
 }
 
 const (
@@ -44,6 +46,13 @@ func (p *presence) init(store objectstore.Store) {
 	if p.store == nil {
 		p.store, p.holds, p.doubtful = store, map[fingerprint]struct{}{}, map[fingerprint]struct{}{}
 	}
+}
+
+// onlyAsks keeps what a delta costs apart from how much the target holds.
+func (p *presence) onlyAsks() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asks = true
 }
 
 func (p *presence) known(d digest.Digest) bool {
@@ -84,7 +93,7 @@ func (p *presence) held(ctx context.Context, d digest.Digest) (bool, error) {
 func (p *presence) look(ctx context.Context, d digest.Digest) (held, settled bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.asked++; p.asked == listAfter {
+	if p.asked++; p.asked == listAfter && !p.asks {
 		if err := p.list(ctx); err != nil {
 			p.asked-- // the next one tries again
 			return false, false, err
