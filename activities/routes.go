@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"time"
 
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/activity"
@@ -41,10 +43,35 @@ func (r *Routes) WatchPrefix(ctx context.Context, q routing.Request) (routing.Ro
 	return r.ask(ctx, routing.UpdateWatch, q)
 }
 
-// HoldWrites has every edge park the writes of a watched prefix.
+// HoldWrites has every edge park the writes of a watched prefix. Freezes come one at a time: Routes refuses one while another is under way, and is asked again here. An Update that
+// waited in Routes would keep one of the ten places that Temporal gives to the Updates of a workflow, and fifty of them would keep the one that freezes from going on.
 func (r *Routes) HoldWrites(ctx context.Context, q routing.Request) (routing.Routing, error) {
-	return r.ask(ctx, routing.UpdateHold, q)
+	defer beat(ctx, func() any { return nil })()
+	attempt := activity.GetInfo(ctx).Attempt
+	for n, begun := 0, time.Now(); ; n++ {
+		q.Beside = time.Since(begun) > turnLimit
+		o := r.update(ctx, routing.UpdateHold, q)
+		o.UpdateID = fmt.Sprintf("%s/%d.%d", o.UpdateID, attempt, n) // asking again for the same hold changes nothing
+		handle, err := r.Client.UpdateWorkflow(ctx, o)
+		after, err := answer(ctx, handle, err)
+		var refused *temporal.ApplicationError
+		if !errors.As(err, &refused) || refused.Type() != routing.RefusedBusy {
+			return after, err
+		}
+		select {
+		case <-time.After(turnEvery/2 + rand.N(turnEvery)): //nolint:gosec // it only has to differ
+		case <-ctx.Done():
+			return after, ctx.Err()
+		}
+	}
 }
+
+const (
+	// turnEvery is how often it is asked whether it is this prefix's turn to freeze.
+	turnEvery = 500 * time.Millisecond
+	// turnLimit is how long a freeze waits for those of other prefixes. One of them may be stuck until somebody looks after it.
+	turnLimit = 2 * time.Minute
+)
 
 // FlipPrefix switches a held prefix to the other backend on every edge. Reads go there when it returns; writes are still parked.
 func (r *Routes) FlipPrefix(ctx context.Context, q routing.Request) (routing.Routing, error) {

@@ -78,7 +78,7 @@ func (r *routes) listen(ctx workflow.Context) error {
 	}{
 		{routing.UpdateClaim, r.mayClaim, r.claim},
 		{routing.UpdateWatch, r.owns, r.watch},
-		{routing.UpdateHold, r.owns, r.hold},
+		{routing.UpdateHold, r.mayHold, r.hold},
 		{routing.UpdateFlip, r.owns, r.flip},
 		{routing.UpdateRelease, r.owns, r.release},
 		{routing.UpdateDisown, nil, r.disown},
@@ -99,8 +99,12 @@ func (r *routes) listen(ctx workflow.Context) error {
 			}
 			defer r.lock.Unlock()
 			// What held when the update was accepted may have changed while it waited for its turn.
-			if u.validate != nil {
-				if err := u.validate(q); err != nil {
+			again := u.validate
+			if u.name == routing.UpdateHold { // it looks for the freezes of others by itself
+				again = r.owns
+			}
+			if again != nil {
+				if err := again(q); err != nil {
 					return r.Routing, err
 				}
 			}
@@ -215,22 +219,41 @@ func (r *routes) hold(ctx workflow.Context, q routing.Request) error {
 	return r.take(ctx, steps)
 }
 
-// turnLimit is how long a freeze waits for those of other prefixes: a good many take half a second each.
+// othersFrozen reports whether another prefix is frozen.
+func (r *routes) othersFrozen(q routing.Request) bool {
+	return slices.ContainsFunc(r.Table.Routes, func(o routing.Route) bool { return o.Prefix != q.Prefix && o.Mode.Parks() })
+}
+
+// mayHold lets the freeze of another prefix come to its end first. Side by side they would take turns at every step, and each would hold its writes for as long as all of
+// them take. Whoever is refused asks again.
+func (r *routes) mayHold(q routing.Request) error {
+	if err := r.owns(q); err != nil {
+		return err
+	}
+	if r.othersFrozen(q) && !q.Beside {
+		return refuse(routing.RefusedBusy, "another prefix is frozen: %s has to wait for its turn", q.Prefix)
+	}
+	return nil
+}
+
+// turnLimit is how long a freeze waited here for those of other prefixes, before it was refused and asked again.
 const turnLimit = time.Minute
 
-// awaitTurn lets the freeze of another prefix come to its end first. Side by side they would take turns at every step, and each would hold its writes for as long as all of
-// them take.
+// awaitTurn looks again, now that the lock is held, whether another prefix is frozen.
 func (r *routes) awaitTurn(ctx workflow.Context, q routing.Request) error {
-	others := func() bool {
-		return slices.ContainsFunc(r.Table.Routes, func(o routing.Route) bool { return o.Prefix != q.Prefix && o.Mode.Parks() })
-	}
-	if !others() || workflow.GetVersion(ctx, "one-freeze-at-a-time", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+	if !r.othersFrozen(q) {
 		return nil
 	}
+	switch workflow.GetVersion(ctx, "one-freeze-at-a-time", workflow.DefaultVersion, 2) {
+	case workflow.DefaultVersion:
+		return nil
+	case 2:
+		return r.mayHold(q)
+	}
 	deadline := workflow.Now(ctx).Add(turnLimit)
-	for others() && workflow.Now(ctx).Before(deadline) { // then side by side: one that is stuck must not keep all others waiting
+	for r.othersFrozen(q) && workflow.Now(ctx).Before(deadline) { // then side by side: one that is stuck must not keep all others waiting
 		r.lock.Unlock()
-		_, err := workflow.AwaitWithTimeout(ctx, deadline.Sub(workflow.Now(ctx)), func() bool { return !others() })
+		_, err := workflow.AwaitWithTimeout(ctx, deadline.Sub(workflow.Now(ctx)), func() bool { return !r.othersFrozen(q) })
 		if lockErr := r.lock.Lock(ctx); lockErr != nil {
 			return lockErr
 		}

@@ -322,17 +322,39 @@ func TestOneFreezeAtATime(t *testing.T) {
 		ask(routing.UpdateClaim, q)
 		ask(routing.UpdateWatch, q)
 	}
-	ask(routing.UpdateHold, first)
-	waiting, hold := s.ask(routing.UpdateHold, second)
-	early := true
-	steps = append(steps, func() {
-		hold()
-		s.env.RegisterDelayedCallback(func() { early = waiting.done }, time.Second)
-		_, release := s.ask(routing.UpdateRelease, first)
-		s.env.RegisterDelayedCallback(release, 2*time.Second)
-	})
+	// Both are accepted while another change is under way; and one is refused at once when the other is frozen.
+	third := claimOf("other", "o")
+	ask(routing.UpdateClaim, third)
+	_, watch := s.ask(routing.UpdateWatch, third)
+	one, holdOne := s.ask(routing.UpdateHold, first)
+	other, holdOther := s.ask(routing.UpdateHold, second)
+	var behind, refused, turn, beside *asked
+	now := func(update string, q routing.Request) *asked {
+		a, step := s.ask(update, q)
+		step()
+		return a
+	}
+	steps = append(steps,
+		func() { watch(); holdOne(); holdOther() },
+		func() {
+			if behind = other; one.err != nil {
+				behind, first, second = one, second, first
+			}
+			refused = now(routing.UpdateHold, second)
+		},
+		func() { now(routing.UpdateRelease, first) },
+		func() { turn = now(routing.UpdateHold, second) },
+		func() { first.Beside = true; beside = now(routing.UpdateHold, first) },
+	)
 	_ = s.run(routing.Routing{}, steps...)
-	require.False(t, early, "it waits for its turn")
-	require.NoError(t, waiting.err)
-	require.Equal(t, []string{"restricted", "platform"}, order)
+	for _, a := range []*asked{behind, refused} {
+		require.Equal(t, routing.RefusedBusy, kindOf(a.err))
+	}
+	require.False(t, behind.rejected, "it was accepted")
+	require.True(t, refused.rejected, "nothing of it is in the history")
+	require.NoError(t, turn.err)
+	require.NoError(t, beside.err, "one that is stuck keeps nobody waiting for good")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	require.Equal(t, []string{string(first.Prefix), string(second.Prefix), "platform", "restricted"}, order, "the last table has both")
 }

@@ -37,6 +37,8 @@ type Request struct {
 	Hold string `json:"hold,omitempty"`
 	// Lease is how long edges may hold writes, for hold and flip.
 	Lease time.Duration `json:"lease,omitempty"`
+	// Beside has a hold wait no longer for the freeze of another prefix.
+	Beside bool `json:"beside,omitempty"`
 	// From and To are the backends of the migration, for claim.
 	From string `json:"from,omitempty"`
 	To   string `json:"to,omitempty"`
@@ -114,6 +116,8 @@ const (
 	RefusedOverlap = "Overlap"
 	// RefusedHoldLost: the hold ran out, or another step came in between.
 	RefusedHoldLost = "HoldLost"
+	// RefusedBusy: another prefix is frozen; ask again.
+	RefusedBusy = "Busy"
 	// RefusedNotDrained: writes in flight did not end in time.
 	RefusedNotDrained = "NotDrained"
 	// RefusedFiles: nginx does not accept the new files, or they cannot be written.
