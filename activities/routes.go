@@ -5,28 +5,46 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
+	"golang.org/x/sync/semaphore"
 
 	enumspb "go.temporal.io/api/enums/v1"
 
 	"transship/internal/routing"
 )
 
-// Routes asks the Routes workflow, the only writer of the routing table, for changes.
+// Routes asks the Routes workflow, the only writer of the routing table, for changes. Temporal gives a workflow ten places for Updates under way; who is frozen must never wait for one.
 type Routes struct {
 	Client client.Client
 	// Queue is the task queue of workflows.
 	Queue string
+
+	once sync.Once
+	// turn is had by the one prefix that asks whether it may freeze, places by those that ask for what holds no writes.
+	turn, places *semaphore.Weighted
+}
+
+// places is how many of this process ask Routes at once for what can wait.
+const places = 4
+
+func (r *Routes) init() {
+	r.once.Do(func() { r.turn, r.places = semaphore.NewWeighted(1), semaphore.NewWeighted(places) })
 }
 
 // ClaimPrefix gives a prefix to a migration. It starts Routes when it is not there yet.
 func (r *Routes) ClaimPrefix(ctx context.Context, q routing.Request) (routing.Routing, error) {
 	defer beat(ctx, func() any { return nil })()
+	r.init()
+	if err := r.places.Acquire(ctx, 1); err != nil {
+		return routing.Routing{}, err
+	}
+	defer r.places.Release(1)
 	start := r.Client.NewWithStartWorkflowOperation(client.StartWorkflowOptions{
 		ID: routing.RoutesWorkflow, TaskQueue: r.Queue, WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		StaticSummary: "the routing table",
@@ -40,15 +58,26 @@ func (r *Routes) ClaimPrefix(ctx context.Context, q routing.Request) (routing.Ro
 
 // WatchPrefix has every edge watch the writes of a claimed prefix.
 func (r *Routes) WatchPrefix(ctx context.Context, q routing.Request) (routing.Routing, error) {
-	return r.ask(ctx, routing.UpdateWatch, q)
+	return r.patient(ctx, routing.UpdateWatch, q)
 }
 
-// HoldWrites has every edge park the writes of a watched prefix. Freezes come one at a time: Routes refuses one while another is under way, and is asked again here. An Update that
-// waited in Routes would keep one of the ten places that Temporal gives to the Updates of a workflow, and fifty of them would keep the one that freezes from going on.
+// HoldWrites has every edge park the writes of a watched prefix. Freezes come one at a time: Routes refuses one while another is under way, and is asked again, by one prefix of
+// this process while the others wait here.
 func (r *Routes) HoldWrites(ctx context.Context, q routing.Request) (routing.Routing, error) {
 	defer beat(ctx, func() any { return nil })()
+	r.init()
+	begun := time.Now()
+	waiting, cancel := context.WithTimeout(ctx, turnLimit)
+	err := r.turn.Acquire(waiting, 1)
+	cancel()
+	if ctx.Err() != nil {
+		return routing.Routing{}, ctx.Err()
+	}
+	if err == nil {
+		defer r.turn.Release(1)
+	}
 	attempt := activity.GetInfo(ctx).Attempt
-	for n, begun := 0, time.Now(); ; n++ {
+	for n := 0; ; n++ {
 		q.Beside = time.Since(begun) > turnLimit
 		o := r.update(ctx, routing.UpdateHold, q)
 		o.UpdateID = fmt.Sprintf("%s/%d.%d", o.UpdateID, attempt, n) // asking again for the same hold changes nothing
@@ -68,7 +97,7 @@ func (r *Routes) HoldWrites(ctx context.Context, q routing.Request) (routing.Rou
 
 const (
 	// turnEvery is how often it is asked whether it is this prefix's turn to freeze.
-	turnEvery = 500 * time.Millisecond
+	turnEvery = 250 * time.Millisecond
 	// turnLimit is how long a freeze waits for those of other prefixes. One of them may be stuck until somebody looks after it.
 	turnLimit = 2 * time.Minute
 )
@@ -100,7 +129,7 @@ func (r *Routes) LeaveOutEdges(ctx context.Context, q routing.Request) (routing.
 
 // SetCanary sets, changes or ends a read canary on every edge.
 func (r *Routes) SetCanary(ctx context.Context, q routing.Request) (routing.Routing, error) {
-	return r.ask(ctx, routing.UpdateCanary, q)
+	return r.patient(ctx, routing.UpdateCanary, q)
 }
 
 // ReadTable returns the present routing table. It is empty when nothing was ever routed.
@@ -133,9 +162,20 @@ func (r *Routes) ask(ctx context.Context, name string, q routing.Request) (routi
 	return answer(ctx, handle, err)
 }
 
-// askIfThere is ask for what is so anyway without Routes: then there is no table, and no claim.
+// patient is ask for what holds no writes.
+func (r *Routes) patient(ctx context.Context, name string, q routing.Request) (routing.Routing, error) {
+	r.init()
+	defer beat(ctx, func() any { return nil })()
+	if err := r.places.Acquire(ctx, 1); err != nil {
+		return routing.Routing{}, err
+	}
+	defer r.places.Release(1)
+	return r.ask(ctx, name, q)
+}
+
+// askIfThere is patient for what is so anyway without Routes: then there is no table, and no claim.
 func (r *Routes) askIfThere(ctx context.Context, name string, q routing.Request) (routing.Routing, error) {
-	after, err := r.ask(ctx, name, q)
+	after, err := r.patient(ctx, name, q)
 	var absent *serviceerror.NotFound
 	if errors.As(err, &absent) {
 		return after, nil

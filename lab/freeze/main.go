@@ -58,11 +58,12 @@ func run(ctx context.Context) error {
 	if *storm == 0 {
 		return nil
 	}
-	return inStack(ctx, programs, func(s *lab.Stack) error { return flipMany(ctx, s, *storm) })
+	patiently := func(s *lab.Settings) { s.ApprovalRequired, s.Interval = true, 10*time.Minute }
+	return inStack(ctx, programs, func(s *lab.Stack) error { return flipMany(ctx, s, *storm) }, patiently)
 }
 
 // inStack does something with a stack of three edges.
-func inStack(ctx context.Context, bin string, do func(*lab.Stack) error) error {
+func inStack(ctx context.Context, bin string, do func(*lab.Stack) error, adapt ...func(*lab.Settings)) error {
 	dir, err := os.MkdirTemp("", "transship-freeze-")
 	if err != nil {
 		return err
@@ -70,6 +71,9 @@ func inStack(ctx context.Context, bin string, do func(*lab.Stack) error) error {
 	defer os.RemoveAll(dir)
 	s, err := lab.Up(ctx, lab.Options{Dir: dir, Bin: bin, Edges: 3, Parts: lab.Parts{lab.Folders}, Adapt: func(s *lab.Settings) {
 		s.ApprovalRequired, s.Soak, s.Interval, s.Finalize = false, time.Hour, 20*time.Second, "ask"
+		for _, a := range adapt {
+			a(s)
+		}
 	}})
 	if err != nil {
 		return err

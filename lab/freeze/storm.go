@@ -10,13 +10,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"transship/internal/report"
 	"transship/lab"
 	"transship/lab/seed"
 	"transship/workflows"
 )
 
-// flipMany migrates many prefixes at once, none of which nginx knows beforehand, so that each is a reload as well as a flip. Clients work on yet another one.
+// flipMany has many prefixes flip at once, none of which nginx knew beforehand, so that each was a reload as well. Clients work on yet another one.
 func flipMany(ctx context.Context, s *lab.Stack, n int) error {
 	folder := filepath.Join(s.Dir, "old/docker/registry/v2")
 	name := func(i int) string { return fmt.Sprintf("team-%03d", i) }
@@ -30,39 +29,60 @@ func flipMany(ctx context.Context, s *lab.Stack, n int) error {
 	var wait sync.WaitGroup
 	wait.Go(func() { clients.Run(working, 2) })
 	defer func() { stop(); wait.Wait() }()
-	var group errgroup.Group
-	var mu sync.Mutex
-	var held []time.Duration
-	var flipped []time.Time
-	begun := time.Now()
+	// What comes before a flip takes its time, and is not what is measured: all wait for their approval first.
+	var before errgroup.Group
+	before.SetLimit(4)
 	for i := range n {
-		group.Go(func() error {
+		before.Go(func() error {
 			if _, err := s.Transship(ctx, "migrate", name(i), "--from", "old", "--to", "new"); err != nil {
 				return err
 			}
-			there, err := s.Await(ctx, name(i), lab.Phase(workflows.Soak))
-			if err != nil {
-				return err
-			}
-			lasted, _ := there.Report.Freeze()
-			at := slices.IndexFunc(there.Report.Steps, func(step report.Step) bool { return step.Name == workflows.Release })
-			mu.Lock()
-			defer mu.Unlock()
-			held = append(held, lasted)
-			if at >= 0 {
-				flipped = append(flipped, there.Report.Steps[at].Ended)
-			}
-			return nil
+			_, err := s.Await(ctx, name(i), lab.Phase(workflows.Approval))
+			return err
 		})
 	}
-	if err := group.Wait(); err != nil {
+	if err := before.Wait(); err != nil {
 		return err
+	}
+	begun := time.Now()
+	var approving errgroup.Group
+	for i := range n {
+		approving.Go(func() error {
+			_, err := s.Transship(ctx, "--as", "releng", "approve", name(i))
+			return err
+		})
+	}
+	if err := approving.Wait(); err != nil {
+		return err
+	}
+	var held []time.Duration
+	var flipped []time.Time
+	attempts := 0
+	for i := range n {
+		there, err := s.Await(ctx, name(i), lab.Phase(workflows.Soak))
+		if err != nil {
+			return err
+		}
+		lasted, _ := there.Report.Freeze()
+		held = append(held, lasted)
+		attempts += there.Report.Attempts
+		for _, step := range there.Report.Steps {
+			if step.Name == workflows.Release {
+				flipped = append(flipped, step.Ended)
+			}
+		}
 	}
 	slices.Sort(held)
 	slices.SortFunc(flipped, time.Time.Compare)
 	seen := clients.Summary()
-	fmt.Printf("\n## Many prefixes at once\n\n%d migrations begun at the same moment, each of a prefix that nginx did not know: all in their soak after %.0f s, all flips within %.0f s. "+
+	inAMinute := 0
+	for _, at := range flipped {
+		if at.Before(begun.Add(time.Minute)) {
+			inAMinute++
+		}
+	}
+	fmt.Printf("\n## Many prefixes at once\n\n%d migrations, each of a prefix that nginx had not known, approved at the same moment: %d flips within a minute, the last after %.0f s, %d attempts. "+
 		"Writes of a prefix were held for %.2f s (median), %.2f s at most. Clients of another prefix meanwhile: slowest write %.2f s, %d of %d requests failed.\n",
-		n, time.Since(begun).Seconds(), flipped[len(flipped)-1].Sub(flipped[0]).Seconds(), held[len(held)/2].Seconds(), held[len(held)-1].Seconds(), seen.Slowest.Seconds(), seen.Failed, seen.Requests)
+		n, inAMinute, flipped[len(flipped)-1].Sub(begun).Seconds(), attempts, held[len(held)/2].Seconds(), held[len(held)-1].Seconds(), seen.Slowest.Seconds(), seen.Failed, seen.Requests)
 	return nil
 }
