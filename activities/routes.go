@@ -158,6 +158,10 @@ func (r *Routes) update(ctx context.Context, name string, q routing.Request) cli
 
 func (r *Routes) ask(ctx context.Context, name string, q routing.Request) (routing.Routing, error) {
 	defer beat(ctx, func() any { return nil })()
+	return r.send(ctx, name, q)
+}
+
+func (r *Routes) send(ctx context.Context, name string, q routing.Request) (routing.Routing, error) {
 	handle, err := r.Client.UpdateWorkflow(ctx, r.update(ctx, name, q))
 	return answer(ctx, handle, err)
 }
@@ -170,7 +174,7 @@ func (r *Routes) patient(ctx context.Context, name string, q routing.Request) (r
 		return routing.Routing{}, err
 	}
 	defer r.places.Release(1)
-	return r.ask(ctx, name, q)
+	return r.send(ctx, name, q)
 }
 
 // askIfThere is patient for what is so anyway without Routes: then there is no table, and no claim.
