@@ -24,6 +24,8 @@ type site struct {
 	env *testsuite.TestWorkflowEnvironment
 
 	mu sync.Mutex
+	// over says that the workflow has ended.
+	over bool
 	// fail makes an edge refuse a table.
 	fail func(edge string, t routing.Table) error
 	has  map[string]routing.Table
@@ -40,7 +42,7 @@ func claimOf(prefix, owner string) routing.Request {
 
 // run has Routes take the steps, a minute apart, and then ends it.
 func (s *site) run(state routing.Routing, steps ...func()) error {
-	s.has = map[string]routing.Table{}
+	s.has, s.over = map[string]routing.Table{}, false
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(sdklog.NewStructuredLogger(slog.New(slog.DiscardHandler)))
 	s.env = suite.NewTestWorkflowEnvironment()
@@ -50,6 +52,9 @@ func (s *site) run(state routing.Routing, steps ...func()) error {
 		s.env.RegisterDelayedCallback(step, time.Duration(i+1)*time.Minute)
 	}
 	s.env.ExecuteWorkflow(Routes, state)
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
 	require.True(s.t, s.env.IsWorkflowCompleted())
 	return s.env.GetWorkflowError()
 }
@@ -60,6 +65,9 @@ func (f *fakeEdges) ApplyTable(ctx context.Context, t routing.Table) (edge.Appli
 	name := onWhich(ctx)
 	f.s.mu.Lock()
 	defer f.s.mu.Unlock()
+	if f.s.over { // it outlasted its workflow, whose test looks at what there is
+		return edge.Applied{}, errOver
+	}
 	if f.s.fail != nil {
 		if err := f.s.fail(name, t); err != nil {
 			return edge.Applied{}, err

@@ -27,20 +27,31 @@ import (
 // fakes are the activities of a world.
 type fakes struct{ w *world }
 
+// errOver is what activities get that outlast their workflow: nothing changes any more in a world that a test looks at.
+var errOver = errors.New("the workflow is over")
+
 // act is one call: knobs before, the work, a client that pushes meanwhile, knobs after.
 func act[T any](w *world, name string, work func() (T, error)) (T, error) {
+	var none T
 	w.mu.Lock()
+	if w.over {
+		w.mu.Unlock()
+		return none, errOver
+	}
 	w.calls[name]++
 	call := w.calls[name]
 	before, after := w.before[name], w.after[name]
 	w.mu.Unlock()
 	if before != nil {
 		if err := before(call); err != nil {
-			var none T
 			return none, err
 		}
 	}
 	w.mu.Lock()
+	if w.over {
+		w.mu.Unlock()
+		return none, errOver
+	}
 	result, err := work()
 	if !w.quiet && slices.Contains([]string{"MirrorRepositories", "HoldWrites", "DrainWrites", "FlipPrefix", "ReleaseWrites", "ProbeEdge"}, name) {
 		w.pushLocked([]string{"edge-1", "edge-2"}[w.pushes%2], "restricted/busy", "latest")

@@ -34,7 +34,9 @@ type world struct {
 	t   *testing.T
 	env *testsuite.TestWorkflowEnvironment
 
-	mu      sync.Mutex
+	mu sync.Mutex
+	// over says that the workflow has ended.
+	over    bool
 	calls   map[string]int
 	before  map[string]func(call int) error
 	after   map[string]func(call int) error
@@ -135,7 +137,9 @@ func (w *world) migrate(in MigrateInput) (report.Report, error) {
 	w.env.OnSignalExternalWorkflow(mock.Anything, mock.Anything, mock.Anything, mock.Anything, mock.Anything).Return(nil) // in a continued run
 	w.env.RegisterWorkflow(Announcements)
 	w.env.RegisterActivity(&fakes{w})
+	w.setOver(false)
 	w.env.ExecuteWorkflow(Migrate, in)
+	w.setOver(true)
 	require.True(w.t, w.env.IsWorkflowCompleted())
 	err := w.env.GetWorkflowError()
 	var r report.Report
@@ -155,6 +159,12 @@ func (w *world) migrate(in MigrateInput) (report.Report, error) {
 	}
 	w.check()
 	return r, err
+}
+
+func (w *world) setOver(over bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = over
 }
 
 // check looks at the promises: no hold is left, nobody claims the prefix, and whoever serves it has every acknowledged push.
