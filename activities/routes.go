@@ -37,14 +37,23 @@ func (r *Routes) init() {
 	r.once.Do(func() { r.turn, r.places = semaphore.NewWeighted(1), semaphore.NewWeighted(places) })
 }
 
+// place waits for one of the places of those that can wait.
+func (r *Routes) place(ctx context.Context) (leave func(), err error) {
+	r.init()
+	if err := r.places.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	return func() { r.places.Release(1) }, nil
+}
+
 // ClaimPrefix gives a prefix to a migration. It starts Routes when it is not there yet.
 func (r *Routes) ClaimPrefix(ctx context.Context, q routing.Request) (routing.Routing, error) {
 	defer beat(ctx, func() any { return nil })()
-	r.init()
-	if err := r.places.Acquire(ctx, 1); err != nil {
+	leave, err := r.place(ctx)
+	if err != nil {
 		return routing.Routing{}, err
 	}
-	defer r.places.Release(1)
+	defer leave()
 	start := r.Client.NewWithStartWorkflowOperation(client.StartWorkflowOptions{
 		ID: routing.RoutesWorkflow, TaskQueue: r.Queue, WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		StaticSummary: "the routing table",
@@ -168,12 +177,12 @@ func (r *Routes) send(ctx context.Context, name string, q routing.Request) (rout
 
 // patient is ask for what holds no writes.
 func (r *Routes) patient(ctx context.Context, name string, q routing.Request) (routing.Routing, error) {
-	r.init()
 	defer beat(ctx, func() any { return nil })()
-	if err := r.places.Acquire(ctx, 1); err != nil {
+	leave, err := r.place(ctx)
+	if err != nil {
 		return routing.Routing{}, err
 	}
-	defer r.places.Release(1)
+	defer leave()
 	return r.send(ctx, name, q)
 }
 

@@ -2,17 +2,18 @@ package lab
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"golang.org/x/sync/errgroup"
 
 	"transship/lab/history"
 )
@@ -91,27 +92,15 @@ func ociImage(_ context.Context, dir string) (string, error) {
 // buildahImage builds an image as a build machine would. Its digest is known before it is pushed, so that a push without an answer can be judged.
 func buildahImage(ctx context.Context, dir string) (string, error) {
 	digest := filepath.Join(dir, "digest")
-	content := Image(1, 64<<10)
-	layers, err := content.Layers()
-	if err != nil {
-		return "", err
-	}
-	random, err := layers[0].Compressed()
-	if err != nil {
-		return "", err
-	}
-	defer random.Close()
-	f, err := os.Create(filepath.Join(dir, "content"))
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	if _, err := f.ReadFrom(random); err != nil {
+	content := filepath.Join(dir, "content")
+	random := make([]byte, 64<<10)
+	_, _ = rand.Read(random) // never fails
+	if err := os.WriteFile(content, random, 0o644); err != nil {
 		return "", err
 	}
 	run := buildah(dir)
 	for _, args := range [][]string{
-		{"from", "--name", "work", "scratch"}, {"copy", "work", f.Name(), "/content"}, {"commit", "--rm", "work", "load"}, {"push", "--digestfile", digest, "load", "oci:" + filepath.Join(dir, "oci")},
+		{"from", "--name", "work", "scratch"}, {"copy", "work", content, "/content"}, {"commit", "--rm", "work", "load"}, {"push", "--digestfile", digest, "load", "oci:" + filepath.Join(dir, "oci")},
 	} {
 		if out, err := run(ctx, dir, args...); err != nil {
 			return "", fmt.Errorf("buildah %s: %w: %s", args[0], err, out)
@@ -124,16 +113,12 @@ func buildahImage(ctx context.Context, dir string) (string, error) {
 // Commands has each program push new images and pull them back until ctx ends, in a folder of its own below dir. They tell no status, so their failures have no excuse
 // but that of an edge that was down.
 func (l *Load) Commands(ctx context.Context, dir, crane string) error {
-	errs := make([]error, 3)
-	var wait sync.WaitGroup
-	for i, c := range commands(crane) {
-		wait.Go(func() { errs[i] = l.command(ctx, filepath.Join(dir, c.name), c) })
+	var working errgroup.Group
+	for _, c := range commands(crane) {
+		working.Go(func() error { return l.command(ctx, filepath.Join(dir, c.name), c) })
 	}
-	wait.Wait()
-	for _, err := range errs {
-		if err != nil && ctx.Err() == nil {
-			return err
-		}
+	if err := working.Wait(); ctx.Err() == nil {
+		return err
 	}
 	return nil
 }

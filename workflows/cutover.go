@@ -96,7 +96,7 @@ func (m *migration) attempt(ctx workflow.Context, list []step) error {
 	// What is listed before the delta does not have writes pile up for the last one.
 	listedFirst := m.Storage && workflow.GetVersion(ctx, "uploads-before-the-delta", workflow.DefaultVersion, 1) > workflow.DefaultVersion
 	if listedFirst {
-		if err := m.uploadsInStore(ctx); err != nil && !m.rollingBack { // a backend that cannot be listed must not keep a rollback from trying
+		if err := m.uploadsInStore(ctx); err != nil {
 			return err
 		}
 	}
@@ -120,7 +120,7 @@ func (m *migration) attempt(ctx workflow.Context, list []step) error {
 		return err
 	}
 	if m.Storage && !listedFirst && workflow.GetVersion(ctx, "uploads-in-the-store", workflow.DefaultVersion, 1) > workflow.DefaultVersion {
-		if err := m.uploadsInStore(ctx); err != nil && !m.rollingBack {
+		if err := m.uploadsInStore(ctx); err != nil {
 			return err
 		}
 	}

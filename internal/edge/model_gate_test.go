@@ -192,14 +192,18 @@ func (r *request) hold() {
 	r.n.whenAwake(r.held, func() { r.end(http.StatusServiceUnavailable) })
 }
 
+// gone reports whether a request has ended; it ends here with the nginx that had it.
+func (r *request) gone() bool {
+	if !r.over && r.pid != r.n.pid {
+		r.end(0)
+	}
+	return r.over
+}
+
 // held is /hold: it looks at the rule now, whenever that changes, and when it runs out.
 func (r *request) held() {
 	n := r.n
-	if r.over {
-		return
-	}
-	if r.pid != n.pid {
-		r.end(0)
+	if r.gone() {
 		return
 	}
 	if !n.ruled {
@@ -226,11 +230,7 @@ func (n *modelEdge) whenRuled(f func()) { n.waiting = append(n.waiting, f) }
 // pass sends a request on to a backend, or through the gate.
 func (r *request) pass(backend string, relayed bool) {
 	n := r.n
-	if r.over {
-		return
-	}
-	if r.pid != n.pid {
-		r.end(0)
+	if r.gone() {
 		return
 	}
 	r.over, r.backend, r.relayed = true, backend, relayed

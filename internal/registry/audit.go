@@ -54,11 +54,7 @@ func Audit(ctx context.Context, r *Registry, repository string, opt AuditOptions
 
 // tag gives the problems of what a tag refers to, and of what refers to that by the API; fallback tags are tags of their own.
 func (w *walker) tag(ctx context.Context, tag string) ([]Problem, error) {
-	var d v1.Descriptor
-	err := w.within(ctx, func() (err error) {
-		d, err = w.reg.Resolve(ctx, w.repository, tag)
-		return err
-	})
+	d, err := w.resolve(ctx, tag)
 	var bad *Problem
 	switch {
 	case errors.As(err, &bad):
@@ -84,12 +80,17 @@ func (w *walker) tag(ctx context.Context, tag string) ([]Problem, error) {
 	return found, nil
 }
 
-// gone reports whether a tag is not there any more: a client may have deleted the image while we looked at it.
-func (w *walker) gone(ctx context.Context, tag string) (bool, error) {
-	err := w.within(ctx, func() error {
-		_, err := w.reg.Resolve(ctx, w.repository, tag)
+func (w *walker) resolve(ctx context.Context, tag string) (d v1.Descriptor, err error) {
+	err = w.within(ctx, func() (err error) {
+		d, err = w.reg.Resolve(ctx, w.repository, tag)
 		return err
 	})
+	return d, err
+}
+
+// gone reports whether a tag is not there any more: a client may have deleted the image while we looked at it.
+func (w *walker) gone(ctx context.Context, tag string) (bool, error) {
+	_, err := w.resolve(ctx, tag)
 	var bad *Problem
 	switch {
 	case err == nil, errors.As(err, &bad):

@@ -28,7 +28,6 @@ type Lagging struct {
 	// Swift is the same Swift, with the address of the proxy. Nothing is started or stopped through it.
 	*Swift
 
-	real      *Swift
 	container string
 	lag       time.Duration
 	server    *http.Server
@@ -74,7 +73,7 @@ func StartLagging(ctx context.Context, s *Swift, container string, lag time.Dura
 	if err != nil {
 		return nil, fmt.Errorf("stand before Swift: %w", err)
 	}
-	l := &Lagging{real: s, container: container, lag: lag}
+	l := &Lagging{container: container, lag: lag}
 	l.Swift = &Swift{AuthURL: "http://" + listener.Addr().String() + target.Path, Username: s.Username, Password: s.Password, Dir: s.Dir}
 	// Swift says in its answers that it lives where it was asked: with the Host as it came, that is here.
 	l.forward = &httputil.ReverseProxy{
