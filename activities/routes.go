@@ -106,7 +106,7 @@ func (r *Routes) HoldWrites(ctx context.Context, q routing.Request) (routing.Rou
 
 const (
 	// turnEvery is how often it is asked whether it is this prefix's turn to freeze.
-	turnEvery = 250 * time.Millisecond
+	turnEvery = 100 * time.Millisecond
 	// turnLimit is how long a freeze waits for those of other prefixes. One of them may be stuck until somebody looks after it.
 	turnLimit = 2 * time.Minute
 )
