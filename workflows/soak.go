@@ -97,8 +97,12 @@ func (m *migration) probeEdges(ctx workflow.Context) (failures []string) {
 		var result probe.Result
 		q := activities.ProbeEdgeParams{Edge: name, Backend: m.serving(), Repository: m.Probe}
 		options := workflow.WithActivityOptions(ctx, oneTry(time.Minute, "probe through "+name))
+		err := workflow.ExecuteActivity(options, a.ProbeEdge, q).Get(ctx, &result)
+		if ctx.Err() != nil { // interrupted, which says nothing about the edge
+			return failures
+		}
 		c.Probes++
-		if err := workflow.ExecuteActivity(options, a.ProbeEdge, q).Get(ctx, &result); err != nil {
+		if err != nil {
 			c.ProbesFailed++
 			failures = append(failures, because(err))
 			continue

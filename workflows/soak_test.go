@@ -36,6 +36,21 @@ func TestAProbeThatFailsOnceIsTriedAgain(t *testing.T) {
 	require.Equal(t, 3, r.Checks.ProbesFailed)
 }
 
+func TestAProbeThatACommandInterruptsIsNoFailure(t *testing.T) {
+	w := newWorld(t)
+	w.before["ProbeEdge"] = func(call int) error {
+		if call == firstOfSoak {
+			w.orderIn(UpdateRollback, ann)
+			return final("Interrupted") // as a worker does whose activity is cancelled
+		}
+		return nil
+	}
+	r, err := w.migrate(input())
+	require.NoError(t, err)
+	require.Equal(t, report.RolledBack, r.Outcome)
+	require.Zero(t, r.Checks.ProbesFailed)
+}
+
 func TestChecksThatFailInTheSoakRollBackAndCarryBackWhatWasPushed(t *testing.T) {
 	for _, c := range []struct {
 		name string
