@@ -112,12 +112,23 @@ type wait struct{ may <-chan struct{} }
 
 func (w *wait) Read([]byte) (int, error) { <-w.may; return 0, io.EOF }
 
-// Promises 1 and 7: uploads of a gigabyte that span the whole cutover, in chunks through one edge after the other and in a single request, end well, and do not
-// prolong the freeze. Then the same on the way back.
+// Promises 1, 5 and 7: uploads of a gigabyte that span the whole cutover, in chunks through one edge after the other and in a single request, end well, and do not
+// prolong the freeze. Then the same on the way back. A single request that began before the prefix was watched, and a blob that no image referred to before the flip, are
+// there for the manifests that need them.
 func TestUploadsOfAGigabyteOutlastTheCutoverAndTheRollback(t *testing.T) {
 	s := Start(t, SecondEdge, Adapt(func(s *Settings) { s.Soak, s.Finalize, s.Jobs, s.SessionIdle = time.Hour, "ask", 8, time.Minute }))
 	c, stop := atWork(t, s, Small)
 	ctx := within(t, 10*time.Minute)
+	found, early := s.upload(t, "restricted/found", 1<<20), s.upload(t, "restricted/early", 64<<20)
+	found.open(0)
+	found.send(0, http.MethodPut, commit(found.location, found.digest.String()), found.content(), found.size, nil)
+	early.open(0)
+	mayEnd, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		early.send(0, http.MethodPut, commit(early.location, early.digest.String()), slowly(early.content(), early.size/3, mayEnd), early.size, nil)
+	}()
+	pause(ctx, time.Second)
 	s.must(t, "migrate", "restricted")
 	_, err := s.Await(ctx, "restricted", Phase(workflows.Approval))
 	require.NoError(t, err)
@@ -157,6 +168,11 @@ func TestUploadsOfAGigabyteOutlastTheCutoverAndTheRollback(t *testing.T) {
 		_, err = s.Await(ctx, "restricted", Phase(workflows.Soak))
 		require.NoError(t, err)
 	})
+	close(mayEnd)
+	<-ended
+	for _, u := range []*upload{found, early} {
+		uploaded[u] = u.tag(ctx, 1, "v1")
+	}
 	for u, manifest := range uploaded {
 		u.holds(ctx, s.Addresses.New, "v1", manifest)
 	}

@@ -92,7 +92,7 @@ func (r *request) would() int {
 		return -1
 	}
 	n.gate.Ended(journal.Entry{At: n.now(), ID: r.id, Method: r.method, Path: r.path, Status: http.StatusServiceUnavailable})
-	if relay {
+	if relay && slices.ContainsFunc(n.rule.Uploads, func(u routing.Upload) bool { return r.kind == names && u.Commits == r.client.digest }) {
 		return -1
 	}
 	return index(to)

@@ -202,7 +202,6 @@ func (w *world) lookAtUploads() {
 		return
 	}
 	w.dirty = false
-	acknowledged := slices.DeleteFunc(slices.Clone(w.clients), func(c *client) bool { return !c.acknowledged })
 	for _, n := range w.nodes {
 		for _, c := range w.clients {
 			home := w.lives(c.session)
@@ -213,12 +212,11 @@ func (w *world) lookAtUploads() {
 				w.fail("a session of %s that lives on %s would be unknown to %s, where edge %d sends it", c.name, backends[home], backends[b], n.i+1)
 			}
 		}
-		if len(acknowledged) == 0 {
-			continue
-		}
-		b := acknowledged[0].request(names, n).would()
-		for _, c := range acknowledged {
-			if b >= 0 && !w.registries[b].blobs[c.digest] {
+		for _, c := range w.clients {
+			if !c.acknowledged {
+				continue
+			}
+			if b := c.request(names, n).would(); b >= 0 && !w.registries[b].blobs[c.digest] {
 				w.fail("the blob of %s was acknowledged, and a manifest through edge %d would go to %s, which does not have it", c.name, n.i+1, backends[b])
 			}
 		}

@@ -116,7 +116,7 @@ const startHold = "start"
 func (e *Edge) unsureRule(s state, p routing.Prefix) gate.Rule {
 	rule := gate.Rule{Mode: routing.Prepared, Backend: s.Table.Backend(string(p)), Hold: startHold, Unsure: true, Deadline: e.unsureUntil}
 	if r, ok := s.Table.Lookup(p); ok {
-		rule.Other, rule.Uploads, rule.Scope = r.Other, r.Uploads, r.Scope()
+		rule.Other, rule.Uploads, rule.Scope, rule.Fallback = r.Other, r.Uploads, r.Scope(), r.Fallback
 	}
 	return rule
 }

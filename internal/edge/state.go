@@ -60,7 +60,7 @@ func (s state) save(path string) error {
 
 // rule is what the gate does with a route in this state.
 func (s state) rule(r routing.Route) gate.Rule {
-	rule := gate.Rule{Mode: routing.Watched, Backend: r.Backend, Other: r.Other, Scope: r.Scope(), Narrowing: r.Narrowing, Uploads: r.Uploads}
+	rule := gate.Rule{Mode: routing.Watched, Backend: r.Backend, Other: r.Other, Scope: r.Scope(), Narrowing: r.Narrowing, Fallback: r.Fallback, Uploads: r.Uploads}
 	if l, parked := s.Leases[r.Prefix]; parked && !l.Lost {
 		rule.Mode, rule.Hold, rule.Deadline = r.Mode, l.Hold, l.Deadline
 	}

@@ -31,6 +31,8 @@ type Rule struct {
 	Scope routing.Scope
 	// Narrowing says that other edges may not have heard of that yet.
 	Narrowing bool
+	// Fallback is what of it is so because Backend serves since a flip.
+	Fallback routing.Scope
 	// Uploads were open when Backend began to serve, and live on Other.
 	Uploads []routing.Upload
 	// Hold names the freeze; only for parking modes.
@@ -43,7 +45,7 @@ type Rule struct {
 
 // Equal reports whether two rules say the same.
 func (r Rule) Equal(o Rule) bool {
-	return r.Mode == o.Mode && r.Backend == o.Backend && r.Other == o.Other && r.Scope == o.Scope && r.Narrowing == o.Narrowing && r.Hold == o.Hold && r.Unsure == o.Unsure &&
+	return r.Mode == o.Mode && r.Backend == o.Backend && r.Other == o.Other && r.Scope == o.Scope && r.Narrowing == o.Narrowing && r.Fallback == o.Fallback && r.Hold == o.Hold && r.Unsure == o.Unsure &&
 		r.Deadline.Equal(o.Deadline) && slices.Equal(r.Uploads, o.Uploads)
 }
 

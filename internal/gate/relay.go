@@ -25,6 +25,7 @@ const carryPatience = 45 * time.Second
 //   - A request that commits a blob on a backend that does not serve the prefix, or will not when the freeze is over, is answered when the blob has been carried over.
 //     So no client, through whatever edge, can push a manifest before the blobs that it needs are where the manifest goes.
 //   - A manifest that needs a blob whose commit was under way at the freeze waits until that has ended and was carried over.
+//   - A manifest of which the backend that serves says that it lacks something is pushed again when that was carried over from the other one (lend.go).
 //
 // rest is BACKEND/v2/….
 func (g *Gate) relay(w http.ResponseWriter, r *http.Request, rest string) {
@@ -59,7 +60,12 @@ func (g *Gate) relay(w http.ResponseWriter, r *http.Request, rest string) {
 		},
 	}
 	if t.Kind == journal.Manifest {
-		if err := g.awaitBlobs(r, prefix, t.Repository); err != nil {
+		raw, m, ok, err := manifestOf(r)
+		if err == nil && ok {
+			err = g.awaitBlobs(r.Context(), prefix, t.Repository, m)
+			proxy.Transport = &lender{Gate: g, prefix: prefix, backend: backend, repository: t.Repository, raw: raw, needs: m}
+		}
+		if err != nil {
 			g.later(w, err)
 			return
 		}
@@ -102,12 +108,12 @@ func (g *Gate) hasCommitted(t journal.Target) bool {
 	return t.Reference != "" && g.committed[t.Reference].digest == t.Commits
 }
 
-// carry returns when a change is where the prefix is served, or when the prefix turns out to be served from where the change was made.
-func (g *Gate) carry(ctx context.Context, p routing.Prefix, from string, c journal.Change) error {
+// carry returns when changes are where the prefix is served, or when the prefix turns out to be served from where they were made.
+func (g *Gate) carry(ctx context.Context, p routing.Prefix, from string, changes ...journal.Change) error {
 	ctx, cancel := context.WithTimeout(ctx, carryPatience)
 	defer cancel()
 	carried := make(chan error, 1)
-	go func() { carried <- g.Carry(ctx, p, from, []journal.Change{c}, nil) }()
+	go func() { carried <- g.Carry(ctx, p, from, changes, nil) }()
 	for {
 		g.mu.Lock()
 		r := g.rules[p]
@@ -123,7 +129,7 @@ func (g *Gate) carry(ctx context.Context, p routing.Prefix, from string, c journ
 		select {
 		case err := <-carried:
 			if err != nil {
-				return fmt.Errorf("%s of %s: %w: %w", c.Reference, c.Repository, errNotCarried, err)
+				return fmt.Errorf("%s of %s: %w: %w", changes[0].Reference, changes[0].Repository, errNotCarried, err)
 			}
 			return nil
 		case <-changed:
@@ -131,20 +137,22 @@ func (g *Gate) carry(ctx context.Context, p routing.Prefix, from string, c journ
 	}
 }
 
-// awaitBlobs waits until no blob that a manifest needs is still being committed elsewhere.
-func (g *Gate) awaitBlobs(r *http.Request, p routing.Prefix, repository string) error {
-	raw, err := io.ReadAll(io.LimitReader(r.Body, distribution.MaxManifest+1))
+// manifestOf reads a manifest from the body of its PUT, and puts it back. ok is false for what is none: the registry says what is wrong with it.
+func manifestOf(r *http.Request) (raw []byte, m distribution.Manifest, ok bool, err error) {
+	raw, err = io.ReadAll(io.LimitReader(r.Body, distribution.MaxManifest+1))
 	if err != nil {
-		return fmt.Errorf("read the manifest: %w", err)
+		return nil, m, false, fmt.Errorf("read the manifest: %w", err)
 	}
 	r.Body = struct {
 		io.Reader
 		io.Closer
 	}{io.MultiReader(bytes.NewReader(raw), r.Body), r.Body}
-	m, err := distribution.ParseManifest(raw)
-	if err != nil {
-		return nil // the registry says what is wrong with it
-	}
+	m, err = distribution.ParseManifest(raw)
+	return raw, m, err == nil && len(raw) <= distribution.MaxManifest, nil
+}
+
+// awaitBlobs waits until no blob that a manifest needs is still being committed elsewhere.
+func (g *Gate) awaitBlobs(ctx context.Context, p routing.Prefix, repository string, m distribution.Manifest) error {
 	needs := func(u routing.Upload) bool {
 		return u.Repository == repository && slices.ContainsFunc(m.Blobs, func(b distribution.Reference) bool { return string(b.Digest) == u.Commits })
 	}
@@ -163,8 +171,8 @@ func (g *Gate) awaitBlobs(r *http.Request, p routing.Prefix, repository string) 
 		case <-changed:
 		case <-deadline.C:
 			return fmt.Errorf("a blob of the manifest: %w", errNotCarried)
-		case <-r.Context().Done():
-			return r.Context().Err()
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }

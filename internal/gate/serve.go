@@ -124,7 +124,7 @@ func (g *Gate) decide(p routing.Prefix, r *ruleState, w Write) decision {
 		return g.narrowed(p, r, routing.DeletesBlob)
 	case w.Method == http.MethodDelete && t.Kind == journal.Manifest && (r.Scope == routing.Digests || r.Narrowing):
 		return g.narrowed(p, r, routing.DeletesManifest)
-	case w.Method == http.MethodPut && t.Kind == journal.Manifest && r.committing(t.Repository):
+	case w.Method == http.MethodPut && t.Kind == journal.Manifest && r.mayLack(t.Repository):
 		return decision{to: r.Backend, relay: true}
 	}
 	return decision{to: r.Backend}
@@ -157,9 +157,9 @@ func (g *Gate) home(id string, r *ruleState) string {
 	return r.Backend
 }
 
-// committing reports whether a blob of a repository is on its way to the backend that no longer serves.
-func (r Rule) committing(repository string) bool {
-	return slices.ContainsFunc(r.Uploads, func(u routing.Upload) bool { return u.Repository == repository && u.Commits != "" })
+// mayLack reports whether the backend that serves may lack what a manifest of a repository needs, and the other one has it or is just getting it.
+func (r Rule) mayLack(repository string) bool {
+	return r.Fallback != routing.Nothing || slices.ContainsFunc(r.Uploads, func(u routing.Upload) bool { return u.Repository == repository })
 }
 
 // patience is how long a deletion waits for what must come before it.

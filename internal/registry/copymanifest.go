@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"transship/internal/distribution"
 )
 
 // manifest makes sure that the target has a manifest by its digest, with all it needs. The waits among concurrent calls follow the
@@ -83,7 +85,7 @@ func (w *run) child(ctx context.Context, d v1.Descriptor) error {
 }
 
 func knownManifest(d v1.Descriptor) bool {
-	return d.MediaType == "" || strings.Contains(accept, string(d.MediaType))
+	return d.MediaType == "" || strings.Contains(distribution.Accept, string(d.MediaType))
 }
 
 // forget drops what is remembered about the needs of a manifest.

@@ -10,19 +10,12 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-)
 
-const artifactManifest types.MediaType = "application/vnd.oci.artifact.manifest.v1+json"
+	"transship/internal/distribution"
+)
 
 // emptyBlob is the digest of no bytes.
 var emptyBlob = v1.Hash{Algorithm: "sha256", Hex: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
-
-// accept names every manifest type that clients know. A registry may convert to, or hide, what is not named: Distribution turns a
-// schema 2 manifest into schema 1 for a client that does not ask for schema 2.
-var accept = strings.Join([]string{
-	string(types.OCIImageIndex), string(types.OCIManifestSchema1), string(types.DockerManifestList), string(types.DockerManifestSchema2),
-	string(artifactManifest), string(types.DockerManifestSchema1Signed), string(types.DockerManifestSchema1), "*/*",
-}, ", ")
 
 // Manifest is a manifest or index as the registry stores it, and what it refers to.
 type Manifest struct {
@@ -55,7 +48,7 @@ func (r *Registry) Resolve(ctx context.Context, repository, reference string) (v
 	a, err := r.do(ctx, request{
 		doing:  "resolving " + named(repository, reference),
 		method: http.MethodHead, path: "/v2/" + repository + "/manifests/" + reference, scopes: []string{pullScope(repository)},
-		header: map[string]string{"Accept": accept}, want: []int{http.StatusOK},
+		header: map[string]string{"Accept": distribution.Accept}, want: []int{http.StatusOK},
 	})
 	var e *Error
 	if errors.As(err, &e) && e.Status == http.StatusMethodNotAllowed {
@@ -85,7 +78,7 @@ func (r *Registry) Manifest(ctx context.Context, repository, reference string) (
 	a, err := r.do(ctx, request{
 		doing:  "reading manifest " + named(repository, reference),
 		method: http.MethodGet, path: "/v2/" + repository + "/manifests/" + reference, scopes: []string{pullScope(repository)},
-		header: map[string]string{"Accept": accept}, want: []int{http.StatusOK},
+		header: map[string]string{"Accept": distribution.Accept}, want: []int{http.StatusOK},
 	})
 	if err != nil {
 		return nil, err
