@@ -124,6 +124,7 @@ func (e *Edge) Run(ctx context.Context) error {
 	wait.Go(func() { e.watchLeases(ctx) })
 	wait.Go(func() { e.followFallbacks(ctx) })
 	wait.Go(func() { e.stayAwake(ctx) })
+	wait.Go(func() { e.watchNginx(ctx) })
 	wait.Wait()
 	return ctx.Err()
 }

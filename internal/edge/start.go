@@ -67,6 +67,55 @@ func (e *Edge) beginUnsure(ctx context.Context) {
 	e.log.Info("writes of known prefixes wait until this node has the present routing table")
 }
 
+// awayLong is for how long a node may serve nobody, or stand still, before an operator can have ordered to go on without it, and a flip can have gone on.
+const awayLong = 10 * time.Second
+
+// watchNginx looks whether this node serves. One that did not, for so long that flips may have gone on without it by order, takes no write when it is back until it has
+// the present table: this process may have been cut off from Temporal all the while, or stood still together with its nginx.
+func (e *Edge) watchNginx(ctx context.Context) {
+	const every = time.Second
+	clock := func() time.Time { return time.Now().Round(0) } // not the monotonic one, which stands still with a machine
+	served, looked := clock(), clock()
+	for {
+		asking, cancel := context.WithTimeout(ctx, 2*every)
+		_, err := ask[confirmation](asking, e.StatusURL)
+		cancel()
+		now := clock()
+		switch {
+		case err == nil:
+			served = now
+		case now.Sub(served) >= awayLong:
+			e.mayHaveMissed(ctx) // again and again, so that writes wait when it is back, and are not refused at once
+		}
+		if now.Sub(looked) >= awayLong {
+			e.mayHaveMissed(ctx)
+		}
+		looked = now
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(every):
+		}
+	}
+}
+
+// mayHaveMissed parks the writes of every known prefix until CaughtUp, or anew when they are.
+func (e *Edge) mayHaveMissed(ctx context.Context) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if ctx.Err() != nil {
+		return
+	}
+	if e.unsureUntil.IsZero() {
+		e.log.Warn("this node served nobody for a while: writes of known prefixes wait until it has the present routing table")
+	}
+	e.unsureUntil = time.Now().Add(catchUpPatience)
+	e.setGate(e.state)
+	if err := e.raise(e.state, e.unsureUntil); err != nil {
+		e.log.Error("hold the writes of known prefixes", "error", err)
+	}
+}
+
 // Unsure reports whether this node may have missed a table: writes of known prefixes wait, and are then refused, until CaughtUp.
 func (e *Edge) Unsure() bool {
 	e.mu.Lock()
