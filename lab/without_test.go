@@ -14,7 +14,7 @@ import (
 	"transship/workflows"
 )
 
-// Promises 4 and 6, with --without-edge: a node that serves nobody is left out by order. Its nginx comes back while its worker, which ran all the while, still cannot be
+// Promises 1, 4 and 6, with --without-edge: a node that serves nobody is left out by order, and what it had acknowledged is not. Its nginx comes back while its worker, which ran all the while, still cannot be
 // told of the flip. It takes no write until it can, and what it takes then goes to the new backend.
 func TestANodeThatIsLeftOutTakesNoWriteUntilItHasCaughtUp(t *testing.T) {
 	s := Start(t, Edges(2), Links, Adapt(func(s *Settings) { s.Soak, s.Interval, s.Finalize = time.Hour, time.Second, "ask" }))
@@ -26,6 +26,7 @@ func TestANodeThatIsLeftOutTakesNoWriteUntilItHasCaughtUp(t *testing.T) {
 	require.NoError(t, err)
 	node := s.Edges[1]
 	node.Link.Cut()
+	require.NoError(t, away.PushImage(ctx, "restricted/live:last-words", Image(4, 1024)), "it serves, and its journal cannot be read any more")
 	node.Nginx.Kill()
 	pause(ctx, 12*time.Second) // somebody is paged
 
@@ -35,6 +36,7 @@ func TestANodeThatIsLeftOutTakesNoWriteUntilItHasCaughtUp(t *testing.T) {
 	status, err := s.Await(ctx, "restricted", func(w workflows.Status) bool { return w.Report.Checks.Rounds > 0 })
 	require.NoError(t, err)
 	assert.Equal(t, "new", status.Serving)
+	nothingLost(t, away, s.Addresses.New)
 	require.NoError(t, c.PushImage(ctx, "restricted/live:since", Image(1, 1024)))
 
 	require.NoError(t, node.Nginx.Start(ctx))

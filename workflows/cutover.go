@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -102,6 +103,9 @@ func (m *migration) attempt(ctx workflow.Context, list []step) error {
 	}
 	// The freeze is as long as what is left to carry over.
 	if !m.rollingBack {
+		if err := m.compareUnread(ctx); err != nil {
+			return err
+		}
 		if _, err := m.delta(ctx, 0); err != nil {
 			return err
 		}
@@ -111,6 +115,9 @@ func (m *migration) attempt(ctx workflow.Context, list []step) error {
 		_, err := m.delta(ctx, m.Policy.Freeze.Lease)
 		if kindOf(err) == kindJournalLost { // both sides must be compared, which no freeze has the time for
 			_, err = m.delta(ctx, 0)
+		}
+		if err == nil {
+			err = m.compareUnreadUnlessLossIsAccepted(ctx)
 		}
 		if err != nil {
 			workflow.GetLogger(ctx).Warn("nothing was carried back before the freeze", "error", because(err))
@@ -251,6 +258,9 @@ func (m *migration) lastDelta(ctx workflow.Context) error {
 		err = m.apply(ctx, m.serving(), m.other(), m.lost, m.remaining(ctx))
 	}
 	m.changes = append(brought.changes, m.lost...)
+	if names := m.unread(ctx); err == nil && len(names) > 0 {
+		err = refusal(kindJournalLost, "edge %s was left out, and what it had acknowledged has not been found by comparing yet", strings.Join(names, ", "))
+	}
 	if err != nil && m.rollingBack && m.state.Stop.AcceptLoss {
 		return m.leaveBehind(ctx, err)
 	}

@@ -41,7 +41,7 @@ func (m *migration) carry(ctx workflow.Context, from, to string, limit time.Dura
 				if limit > 0 {
 					return sum, refusal(kindJournalLost, "the journal of edge %s lost what it held since the last delta", name)
 				}
-				if err := m.compareInstead(ctx, from, to, name); err != nil {
+				if err := m.compareInstead(ctx, from, to, noJournal(name)); err != nil {
 					return sum, err
 				}
 			}
@@ -107,10 +107,14 @@ func (m *migration) apply(ctx workflow.Context, from, to string, changes []journ
 	return m.judgeBroken(ctx, result.Problems)
 }
 
+func noJournal(edgeName string) string {
+	return "the journal of edge " + edgeName + " does not go back to the last delta"
+}
+
 // compareInstead is the delta without a journal: it copies whatever differs.
-func (m *migration) compareInstead(ctx workflow.Context, from, to, edgeName string) error {
+func (m *migration) compareInstead(ctx workflow.Context, from, to, why string) error {
 	m.deltas(from).Comparisons++
-	m.decide("transship", "compares "+from+" with "+to+" instead of reading the journal", "the journal of edge "+edgeName+" does not go back to the last delta")
+	m.decide("transship", "compares "+from+" with "+to+" instead of reading the journal", why)
 	if err := m.list(ctx, from); err != nil {
 		return err
 	}

@@ -170,6 +170,9 @@ type State struct {
 	Flipped bool `json:"flipped,omitempty"`
 	// Without are edges that are down, by order of an operator.
 	Without []string `json:"without,omitempty"`
+	// Unread are those of them that had taken writes whose journal nobody can read; UnreadSince is when the last of them was left out.
+	Unread      []string  `json:"unread,omitempty"`
+	UnreadSince time.Time `json:"unread_since,omitzero"`
 	// Uploads were open at the last flip, and may still go on at the backend that served before it.
 	Uploads []routing.Upload `json:"uploads,omitempty"`
 	// Canary counts the steps of the read canary that are done.

@@ -91,6 +91,9 @@ func (m *migration) leaveBehind(ctx workflow.Context, cause error) error {
 			left, from, more = append(left, d.Changes...), d.Next, d.More
 		}
 	}
+	for _, name := range m.unread(ctx) {
+		m.state.Report.NotCarriedBack = append(m.state.Report.NotCarriedBack, "whatever edge "+name+" had acknowledged and nobody had read when it was left out")
+	}
 	for _, c := range left {
 		m.state.Report.NotCarriedBack = append(m.state.Report.NotCarriedBack, string(c.Kind)+" "+c.Repository+" "+c.Reference)
 	}

@@ -165,3 +165,53 @@ func TestAnEdgeThatIsBackBeforeTheFreezeTakesPart(t *testing.T) {
 	require.Equal(t, 2, w.count("DrainWrites"))
 	require.Equal(t, 1, r.Deltas.Comparisons)
 }
+
+// Promise 1: the journal of a node that died has what nobody has carried over yet, and nobody can read it.
+func TestWhatAnEdgeTookBeforeItWasLeftOutIsFoundByComparing(t *testing.T) {
+	leaveOut := func(w *world) {
+		w.mu.Lock()
+		w.away = []string{"edge-2"}
+		w.mu.Unlock()
+	}
+	t.Run("before the flip", func(t *testing.T) {
+		w := newWorld(t)
+		w.at(30*time.Minute, func() {
+			w.push("edge-2", "restricted/r1", "last-words")
+			leaveOut(w)
+			w.order(UpdatePause, ann)
+		})
+		w.at(31*time.Minute, func() { w.order(UpdateResume, Command{By: "ann", Without: []string{"edge-2"}}) })
+		w.at(32*time.Minute, func() { w.order(UpdateApprove, ann) })
+		w.before["FlipPrefix"] = on(1, func() { require.Contains(t, w.content["new"], "restricted/r1:last-words") })
+		r, err := w.migrate(input(withApproval))
+		require.NoError(t, err)
+		require.Equal(t, report.Finalized, r.Outcome)
+		require.Equal(t, 1, r.Deltas.Comparisons)
+	})
+	t.Run("before the rollback", func(t *testing.T) {
+		w := newWorld(t)
+		w.before["ProbeEdge"] = on(firstOfSoak, func() {
+			w.push("edge-2", "restricted/r1", "last-words")
+			leaveOut(w)
+			w.orderIn(UpdateRollback, Command{By: "ann", Without: []string{"edge-2"}})
+		})
+		r, err := w.migrate(input())
+		require.NoError(t, err)
+		require.Equal(t, report.RolledBack, r.Outcome)
+		require.Contains(t, w.content["old"], "restricted/r1:last-words")
+		require.Equal(t, 1, r.Reverse.Comparisons)
+	})
+	t.Run("while the freeze of a rollback lasts", func(t *testing.T) {
+		w := newWorld(t)
+		w.before["ProbeEdge"] = on(firstOfSoak, func() { w.orderIn(UpdateRollback, ann) })
+		w.before["HoldWrites"] = on(2, func() { w.push("edge-2", "restricted/r1", "last-words") })
+		w.before["DrainWrites"] = on(3, func() {
+			leaveOut(w)
+			w.orderIn(UpdateRollback, Command{By: "ann", Without: []string{"edge-2"}})
+		})
+		r, err := w.migrate(input())
+		require.NoError(t, err)
+		require.Equal(t, report.RolledBack, r.Outcome)
+		require.Contains(t, w.content["old"], "restricted/r1:last-words")
+	})
+}

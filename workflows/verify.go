@@ -3,6 +3,7 @@ package workflows
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"go.temporal.io/sdk/workflow"
 
@@ -18,7 +19,7 @@ const verifyRounds = 4
 // that was pushed after the delta and before the look. What counts is a difference that is still the same after the next delta; a tag that moved
 // again is left to the deltas to come, the last of which is compared under the freeze.
 func (m *migration) verify(ctx workflow.Context) error {
-	if err := m.letListingsCatchUp(ctx); err != nil {
+	if err := m.letListingsCatchUp(ctx, m.state.Watched); err != nil {
 		return err
 	}
 	batches, before := m.batches(), []registry.Difference(nil)
@@ -66,10 +67,10 @@ func (m *migration) verify(ctx workflow.Context) error {
 	}
 }
 
-// letListingsCatchUp waits until listings show what was acknowledged before the prefix was watched. No journal has that, so a mirror whose listing did not show it cannot have
-// brought it, and no delta will: the comparison finds it.
-func (m *migration) letListingsCatchUp(ctx workflow.Context) error {
-	until := m.state.Watched.Add(m.Policy.Mirror.ListingLag)
+// letListingsCatchUp waits until listings show what was acknowledged before a moment, such as when the prefix was watched. No journal has that, so a mirror whose listing did not
+// show it cannot have brought it, and no delta will: a comparison finds it.
+func (m *migration) letListingsCatchUp(ctx workflow.Context, since time.Time) error {
+	until := since.Add(m.Policy.Mirror.ListingLag)
 	for m.Policy.Mirror.ListingLag > 0 && workflow.Now(ctx).Before(until) {
 		m.waits = "listings of " + m.From + " that may lag behind (policy.mirror.listing_lag), until " + until.UTC().Format("2006-01-02 15:04:05 UTC")
 		m.show()
