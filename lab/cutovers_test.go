@@ -131,7 +131,7 @@ func (s *Stack) flipAndBack(ctx context.Context, t *testing.T, l *Load) (r repor
 func TestTwentyFlipsAndTwentyRollbacksUnderLoad(t *testing.T) {
 	s := Start(t, Edges(3), Adapt(func(s *Settings) { s.Soak, s.Interval, s.Finalize, s.Failures = time.Hour, time.Second, "ask", 1000 }))
 	l, stop := s.underLoad(t, "restricted", 1, nil)
-	ctx := within(t, time.Duration(*cutovers)*2*time.Minute)
+	ctx := within(t, time.Duration(*cutovers)*3*time.Minute)
 	pause(ctx, 3*time.Second)
 	var flipped []during
 	for n := range *cutovers {

@@ -51,6 +51,9 @@ type pushed struct {
 	fixed                   bool // its tag stays and is pulled; others are moved or deleted
 }
 
+// enough is how many tags a load makes at most: with more and more of them, each of many migrations in a row would take longer than the one before.
+const enough = 300
+
 // NewLoad makes a load for one prefix; what it does follows from the seed, as far as one client's doings follow from its own.
 func NewLoad(edges []string, prefix string, r *history.Recorder, seed uint64) *Load {
 	return &Load{
@@ -291,10 +294,13 @@ func (l *Load) Run(ctx context.Context, pushers, pullers int) {
 
 func (l *Load) write(ctx context.Context, client, repository string) {
 	fixed := func(p pushed) bool { return p.fixed }
+	l.mu.Lock()
+	full := l.serial >= enough
+	l.mu.Unlock()
 	switch n := l.int(10); {
-	case n < 4:
+	case n < 4 && !full:
 		l.push(ctx, client, repository, fmt.Sprintf("new-%d", l.next()), true)
-	case n < 7:
+	case n < 7, n < 9 && full, full && l.Keeps.Load():
 		l.push(ctx, client, repository, "latest", false)
 	case n == 7:
 		if p, ok := l.any(fixed); ok && p.repository != repository && !strings.HasPrefix(p.tag, "mounted-") {

@@ -136,7 +136,7 @@ func (l *Load) command(ctx context.Context, dir string, c command) error {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
 		edge := l.edges[l.int(len(l.edges))]
-		o := history.Operation{Client: c.name, Edge: edge, Repository: l.prefix + "/" + c.name, Tag: fmt.Sprintf("v%d", n), Digest: digest}
+		o := history.Operation{Client: c.name, Edge: edge, Repository: l.prefix + "/" + c.name, Tag: fmt.Sprintf("v%d", n%50), Digest: digest}
 		reference := strings.TrimPrefix(edge, "http://") + "/" + o.Repository + ":" + o.Tag
 		o.Kind, o.Began = history.PushTag, time.Now()
 		if !l.record(ctx, o, told(edge, c.name)(c.push(ctx, dir, reference))) {

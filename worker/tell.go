@@ -71,10 +71,14 @@ func (n *edgeNode) catchUp(ctx context.Context, c client.Client) {
 func (n *edgeNode) fetch(ctx context.Context, c client.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	served := time.Now()
+	if !n.Serves(ctx) {
+		return errors.New("nginx does not answer")
+	}
 	value, err := c.QueryWorkflow(ctx, routing.RoutesWorkflow, "", routing.QueryTable)
 	var absent *serviceerror.NotFound
 	if errors.As(err, &absent) {
-		return n.CaughtUp(ctx, nil) // nothing was ever routed
+		return n.CaughtUp(ctx, nil, served) // nothing was ever routed
 	}
 	var now routing.Routing
 	if err == nil {
@@ -89,9 +93,9 @@ func (n *edgeNode) fetch(ctx context.Context, c client.Client) error {
 		}
 	}
 	if now.Table.Default == "" {
-		return n.CaughtUp(ctx, nil)
+		return n.CaughtUp(ctx, nil, served)
 	}
-	return n.CaughtUp(ctx, &now.Table)
+	return n.CaughtUp(ctx, &now.Table, served)
 }
 
 func pause(ctx context.Context, d time.Duration) {

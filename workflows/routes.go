@@ -117,8 +117,8 @@ func (r *routes) listen(ctx workflow.Context) error {
 		return fmt.Errorf("routes: %w", err)
 	}
 	// It waits for no other change: that may be waiting for just this edge.
-	return workflow.SetUpdateHandler(ctx, routing.UpdateLeaveOut, func(_ workflow.Context, q routing.Request) (routing.Routing, error) {
-		r.leaveOut(q.Without)
+	return workflow.SetUpdateHandler(ctx, routing.UpdateLeaveOut, func(ctx workflow.Context, q routing.Request) (routing.Routing, error) {
+		r.leaveOut(ctx, q.Without)
 		return r.Routing, nil
 	})
 }
@@ -197,7 +197,7 @@ func (r *routes) watch(ctx workflow.Context, q routing.Request) error {
 	if route.Mode != routing.Open {
 		return nil
 	}
-	r.leaveOut(q.Without)
+	r.leaveOut(ctx, q.Without)
 	before := route
 	route.Mode = routing.Watched
 	if err := r.push(ctx, r.Table.With(route), bounded); err != nil {
@@ -354,11 +354,19 @@ func (r *routes) disown(ctx workflow.Context, q routing.Request) error {
 }
 
 // leaveOut goes on without edges that an operator says are down.
-func (r *routes) leaveOut(edges []string) {
+func (r *routes) leaveOut(ctx workflow.Context, edges []string) {
 	for i := range r.Edges {
 		if e := &r.Edges[i]; slices.Contains(edges, e.Edge) {
 			e.LeftOut = true
+			r.handToLeftOut(ctx, e)
 		}
+	}
+}
+
+// handToLeftOut has an edge that is left out handed the present table until it takes it, also if it seems to have it: only then it takes part again, and knows it.
+func (r *routes) handToLeftOut(ctx workflow.Context, e *routing.EdgeState) {
+	if e.Generation >= r.Table.Generation && workflow.GetVersion(ctx, "hand-to-left-out", workflow.DefaultVersion, 1) != workflow.DefaultVersion {
+		e.Generation = r.Table.Generation - 1
 	}
 }
 
@@ -476,7 +484,10 @@ func (r *routes) answer(ctx workflow.Context, ask routing.EdgeAsks) error {
 	}
 	// What it asks from is what it has: a node that lost its disk has none of the tables that it confirmed. Until it takes the present one it is behind,
 	// and reconciled.
-	r.edge(ask.Edge).Generation = ask.Table.Generation
+	e := r.edge(ask.Edge)
+	if e.Generation = ask.Table.Generation; e.LeftOut {
+		r.handToLeftOut(ctx, e)
+	}
 	if steps := r.Table.RanOutSteps(ask.RanOut); len(steps.Routes) > 0 {
 		_ = r.take(ctx, steps)
 		return nil

@@ -167,3 +167,18 @@ func TestAnEdgeIsLeftOutOnlyByOrderAndUntilItHasTheTable(t *testing.T) {
 		require.Equal(t, "watched new", s.mode())
 	}
 }
+
+// Found by the model: an edge that was left out, and missed nothing, was never given the table again. It believed that flips go on without it, and took no writes.
+func TestAnEdgeThatIsLeftOutForNothingTakesPartAgain(t *testing.T) {
+	s := &site{t: t}
+	q := claimOf("restricted", "m")
+	_, claim := s.ask(routing.UpdateClaim, q)
+	_, watch := s.ask(routing.UpdateWatch, q)
+	q.Without = []string{"e3"}
+	left, leaveOut := s.ask(routing.UpdateLeaveOut, q)
+	var after routing.Routing
+	_ = s.run(routing.Routing{}, claim, watch, leaveOut, func() { after = s.table() })
+	require.NoError(t, left.err)
+	require.False(t, after.Edges[2].LeftOut)
+	require.Equal(t, after.Table.Generation, after.Edges[2].Generation)
+}

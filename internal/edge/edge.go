@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"transship/internal/gate"
@@ -63,6 +64,8 @@ type Edge struct {
 	state state
 	// unsureUntil is zero when the table is the present one, as far as this node can know.
 	unsureUntil time.Time
+	// served is when nginx was last seen to serve; nil when it was never looked at.
+	served atomic.Pointer[time.Time]
 
 	tell      Tell
 	fallbacks fallbacks
@@ -141,6 +144,8 @@ type Applied struct {
 
 // Apply takes a table, in the gate, on disk and in nginx, and confirms it. Doing it again with the same table changes nothing. Errors that
 // match ErrStale, ErrHoldLost, ErrRejected or ErrUnwritable are final for this table, and leave the edge as it was.
+//
+// A node that does not know whether it missed a table goes on parking writes: this one may have been on its way for long.
 func (e *Edge) Apply(ctx context.Context, t routing.Table) (Applied, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -149,14 +154,11 @@ func (e *Edge) Apply(ctx context.Context, t routing.Table) (Applied, error) {
 	if err != nil {
 		return Applied{}, fmt.Errorf("edge %s: %w", e.Name, err)
 	}
-	unsure := e.unsureUntil
-	e.unsureUntil = time.Time{} // what Routes hands out is the present table
 	applied, err := e.become(ctx, next, func() error { return stillHeld(before, next) })
 	if err != nil {
 		// The same goes back the way it came; the caller's context may be over, the edge's state must not depend on it.
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
 		defer cancel()
-		e.unsureUntil = unsure
 		e.beginUnsure(undo) // when nginx is away, it must not come back to flags from before a flip
 		if _, undoErr := e.become(undo, before, nil); undoErr != nil {
 			err = errors.Join(err, fmt.Errorf("going back to generation %d: %w", before.Table.Generation, undoErr))
@@ -191,6 +193,9 @@ func (e *Edge) become(ctx context.Context, s state, look func() error) (Applied,
 	if applied.Reload, s.Nginx, err = e.reloadIfChanged(ctx, files); err != nil {
 		return applied, err
 	}
+	if !e.unsureUntil.IsZero() {
+		s.Nginx = nginxProcess{} // this process may die before the node knows what it missed
+	}
 	applied.Freezes = e.setGate(s)
 	further := s.further(e.state)
 	e.state = s
@@ -208,7 +213,7 @@ func (e *Edge) become(ctx context.Context, s state, look func() error) (Applied,
 	if err := e.raise(s, e.unsureUntil); err != nil {
 		return applied, err
 	}
-	if err := e.confirm(ctx, s.Table.Generation); err != nil {
+	if err := e.confirmServing(ctx, s.Table.Generation); err != nil {
 		return applied, err
 	}
 	if look != nil {
@@ -231,6 +236,7 @@ func (e *Edge) reloadIfChanged(ctx context.Context, files map[string]string) (to
 	hash := hashIn(files)
 	answer, err := ask[filesAnswer](ctx, e.filesURL())
 	if err == nil {
+		e.serves()
 		nginx = processOf(answer.PID)
 	}
 	// Files that are on disk may not have been read: a crash may have come between that and the reload.

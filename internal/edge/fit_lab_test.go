@@ -62,7 +62,7 @@ func newFitted(t *testing.T, cacheKey string, more ...string) *fitted {
 	go func() { _ = f.node.gate.Serve(gate) }()
 	t.Cleanup(func() { f.node.gate.Close() })
 	f.start(nginx)
-	require.NoError(t, f.CaughtUp(t.Context(), nil))
+	require.NoError(t, f.CaughtUp(t.Context(), nil, time.Now()))
 	return f
 }
 

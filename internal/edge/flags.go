@@ -173,6 +173,29 @@ func (c Config) raiseOne(key string, flags []string) error {
 	return nil
 }
 
+// holdAll parks the writes of every prefix that has flags, whatever else they say.
+func (c Config) holdAll() error {
+	keys, err := os.ReadDir(filepath.Join(c.flags(), "at"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("edge %s: flags: %w", c.Name, err)
+	}
+	for _, key := range keys {
+		have, err := os.ReadDir(filepath.Join(c.flags(), "at", key.Name()))
+		if err != nil {
+			return fmt.Errorf("edge %s: flags of %s: %w", c.Name, key.Name(), err)
+		}
+		flags := []string{"held"}
+		for _, h := range have {
+			flags = append(flags, h.Name())
+		}
+		slices.Sort(flags)
+		if err := c.raiseOne(key.Name(), slices.Compact(flags)); err != nil {
+			return fmt.Errorf("edge %s: %w: %w", c.Name, ErrUnwritable, err)
+		}
+	}
+	return nil
+}
+
 // forget removes the flags of prefixes that are not known any more.
 func (c Config) forget(wanted map[string][]string) error {
 	links, err := os.ReadDir(filepath.Join(c.flags(), "at"))

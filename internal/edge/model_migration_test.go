@@ -22,10 +22,12 @@ type owner struct {
 	// open are the uploads that the last drain found; uploads those of the last flip.
 	open, uploads []routing.Upload
 	ends          []int // of the journals, at the drain
+	// without are nodes that were left out by order, unread those of them whose last writes nobody has found yet.
+	without, unread []bool
 }
 
 func (w *world) startOwner() {
-	w.owner = &owner{w: w}
+	w.owner = &owner{w: w, without: make([]bool, len(w.nodes)), unread: make([]bool, len(w.nodes))}
 	if w.owners++; w.owners > 1 {
 		w.owner.name = w.owners
 	}
@@ -68,17 +70,35 @@ func (o *owner) cutOver() {
 		}
 	}
 	o.step(2, func() {
-		w.routes.hold(q, check(func() {
-			o.drain(hold, check(func() {
-				o.step(20, func() { // the last delta: what each edge had acknowledged when its drain was over
-					w.lastDelta(from(), o.ends)
-					q.Uploads, o.uploads = o.open, o.open
-					w.routes.flip(q, check(func() { giveUp(nil) })) // a release as well
-				})
+		o.compareUnread(from(), func() {
+			o.welcomeBack()
+			w.routes.hold(q, check(func() {
+				for i, out := range o.without {
+					if out && !w.routes.Edges[i].LeftOut {
+						giveUp(errBack)
+						return
+					}
+				}
+				o.drain(hold, check(func() {
+					if slices.Contains(o.unread, true) && !w.rules.skipsUnread {
+						giveUp(errUnread)
+						return
+					}
+					o.step(20, func() { // the last delta: what each edge had acknowledged when its drain was over
+						w.lastDelta(from(), o.ends)
+						q.Uploads, o.uploads = o.open, o.open
+						w.routes.flip(q, check(func() { giveUp(nil) })) // a release as well
+					})
+				}))
 			}))
-		}))
+		})
 	})
 }
+
+var (
+	errBack   = errors.New("an edge that was left out is back")
+	errUnread = errors.New("what an edge had acknowledged when it was left out was not found yet")
+)
 
 // cutoverEnded says what became of a cutover.
 func (o *owner) cutoverEnded(before, after string) {
@@ -91,7 +111,10 @@ func (o *owner) cutoverEnded(before, after string) {
 		o.awaitUploads()
 		return
 	}
-	o.step(1_000, func() { o.settleUploads(func(int) { o.cutOver() }) }) // a round of the soak
+	o.step(1_000, func() { // a round of the soak
+		o.welcomeBack()
+		o.settleUploads(func(int) { o.cutOver() })
+	})
 }
 
 // drain is DrainWrites on every edge, and the delta that rests on it.
@@ -105,10 +128,11 @@ func (o *owner) drain(hold string, then func(error)) {
 	var open []routing.Upload
 	var closed []string
 	began := w.now
-	left := len(w.nodes)
+	nodes := o.present()
+	left := len(nodes)
 	var failed error
-	for i, n := range w.nodes {
-		over := false
+	for _, n := range nodes {
+		i, over := n.i, false
 		finish := func(err error) {
 			if over {
 				return
@@ -231,7 +255,8 @@ func (o *owner) settleUploads(then func(left int)) {
 		then(0)
 		return
 	}
-	sum, unanswered, over := 0, len(w.nodes), false
+	nodes := o.present()
+	sum, unanswered, over := 0, len(nodes), false
 	finish := func(left int) {
 		if over {
 			return
@@ -245,7 +270,7 @@ func (o *owner) settleUploads(then func(left int)) {
 			w.routes.settle(o.uploads, func() { o.step(2, func() { o.uploads = nil; then(0) }) })
 		})
 	}
-	for _, n := range w.nodes {
+	for _, n := range nodes {
 		n.send(func() {
 			n.do(1, func() {
 				sum += n.gate.Late(modelPrefix, sessionIdle*time.Millisecond)

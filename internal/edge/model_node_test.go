@@ -17,8 +17,10 @@ type modelEdge struct {
 	clock
 	set bool // once
 
-	// nginx and its flags.
+	// nginx and its flags; backAt is when it comes back at the earliest.
 	nginx   bool
+	backAt  int64
+	diedAt  int64
 	pid     int // grows with each crash
 	flags   flags
 	journal []journal.Entry
@@ -35,6 +37,7 @@ type modelEdge struct {
 	ruled     bool
 	gate      *gate.Gate
 	gateSince int64 // when the gate started
+	started   int64
 	flying    []*request
 	committed map[string]bool         // sessions
 	late      map[routing.Upload]bool // as in the gate
@@ -43,6 +46,10 @@ type modelEdge struct {
 	waiting   []func()                // for the rule to change
 	dies      []func()                // what comes of requests when the process dies
 	applying  bool
+	unsure    int64 // until when writes wait because it may have missed a table; 0 when it has not
+	catching  bool  // it asks for the table
+	waits     bool  // for the lock, to say that it may have missed one
+	prepared  bool  // its flags are in place
 	tasks     []func()
 	told      map[string]bool
 
@@ -110,6 +117,9 @@ func (n *modelEdge) pause(until int64) {
 		if n.paused-n.stopped > nginxWaits/2 && !n.w.rules.deafToPauses {
 			n.gateSince = n.w.now
 		}
+		if n.paused-n.stopped >= away {
+			n.mayHaveMissed()
+		}
 	})
 }
 
@@ -118,7 +128,7 @@ func (n *modelEdge) passedOver() bool { return !n.up || n.w.now-n.stopped >= ngi
 
 func (n *modelEdge) crash(until int64) {
 	n.epoch++
-	n.up, n.tasks, n.applying, n.paused = false, nil, false, 0
+	n.up, n.tasks, n.applying, n.paused, n.unsure, n.catching, n.waits, n.prepared = false, nil, false, 0, 0, false, false, false
 	dies := n.dies
 	n.dies, n.waiting, n.flying = nil, nil, nil
 	for _, f := range dies {
@@ -138,20 +148,23 @@ func (n *modelEdge) crash(until int64) {
 
 // start is New, Prepare and the first question of Run.
 func (n *modelEdge) start() {
-	n.up, n.mem, n.gateSince, n.told = true, n.disk, n.w.now, nil
+	n.up, n.mem, n.gateSince, n.started, n.told = true, n.disk, n.w.now, n.w.now, nil
 	n.open()
 	if n.w.rules.forgetsState {
 		n.mem = state{Table: routing.Table{Generation: 0, Default: "old", Routes: n.mem.Table.Routes}}
 		n.mem.Table.Routes = []routing.Route{{Prefix: modelPrefix, Backend: "old", Other: "new", Mode: routing.Watched}}
 	}
+	n.beginUnsure()
 	n.setGate(n.mem)
+	if !n.nginx {
+		n.watchNginx()
+	}
 	for _, e := range n.journal {
 		n.do(1, func() { n.tell(e) })
 	}
 	n.do(1, func() {
-		if n.flags.generation <= n.mem.Table.Generation {
-			n.raise(n.mem)
-		}
+		n.raiseAnew()
+		n.prepared = true
 		n.arm()
 		n.asks("")
 	})
@@ -237,8 +250,12 @@ func (n *modelEdge) apply(t routing.Table, report func(error)) {
 		}
 		return n.stillHeld(before, next)
 	}
+	if n.w.rules.believesWhatItIsHanded {
+		n.unsure = 0
+	}
 	n.become(next, n.w.now+bounded, look, func(err error) {
 		if err != nil {
+			n.beginUnsure()
 			n.become(before, n.w.now+15_000, func() error { return nil }, func(error) { finish(err) })
 			return
 		}
@@ -276,10 +293,15 @@ func (n *modelEdge) become(s state, limit int64, look func() error, then func(er
 		switch {
 		case n.nginx:
 			return nil
+		case n.unsure == 0 && n.w.now-n.diedAt >= away:
+			return errAway
 		case n.w.now < limit:
 			return errNotYet
 		}
 		return errNginxAway
+	}
+	if s.Nginx = (nginxProcess{}); n.nginx && n.unsure == 0 {
+		s.Nginx.Master = n.pid
 	}
 	steps := []func() error{gate, disk, flags, confirm, look}
 	if r, _ := s.Table.Lookup(modelPrefix); !n.w.rules.diskFirst && r.Mode.Parks() {
@@ -318,6 +340,9 @@ func (n *modelEdge) setGate(s state) {
 		return
 	}
 	rule, had := s.rule(r), n.ruled
+	if n.unsure > 0 {
+		rule = (&Edge{unsureUntil: n.unsureUntil()}).unsureRule(s, modelPrefix)
+	}
 	if had && n.rule.Equal(rule) {
 		return
 	}
@@ -345,6 +370,9 @@ func (n *modelEdge) raise(s state) {
 		if r.Mode == routing.Held && !l.Lost {
 			f.ends = l.Deadline
 		}
+	}
+	if n.unsure > 0 {
+		f.held, f.ends = true, time.Time{}
 	}
 	n.flags = f
 	n.w.dirty = true
@@ -387,7 +415,7 @@ func (n *modelEdge) runOut() {
 	l.Lost = true
 	next := state{Table: n.mem.Table, Leases: map[routing.Prefix]lease{modelPrefix: l}}
 	n.applying = true
-	n.become(next, n.w.now+bounded, func() error { return nil }, func(error) { n.worked() })
+	n.become(next, n.w.now+5_000, func() error { return nil }, func(error) { n.worked() })
 }
 
 // write is what becomes of a write that arrives now, as the generated files and gate.ServeHTTP have it.
@@ -452,8 +480,11 @@ func (n *modelEdge) pass(backend string, known int, why string) {
 	n.busy[b][known] = max(n.busy[b][known], n.w.now+n.w.Write)
 }
 
-// read is a read that arrives now: reads are never held, and go where the flags say.
+// read is a read that arrives now: reads are never held, and go where the flags say. A node that was left out serves them by what it knew until it has caught up.
 func (n *modelEdge) read() {
+	if n.unsure > 0 || n.w.routes.Edges[n.i].LeftOut {
+		return
+	}
 	b := index(n.flags.route)
 	if e, lacks := n.w.lacks(b); lacks {
 		n.w.fail("edge %d reads from %s, which lacks what %s acknowledged through edge %d", n.i+1, backends[b], backends[1-b], e+1)

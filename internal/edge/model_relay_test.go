@@ -24,6 +24,16 @@ func (r *request) awaitBlobs(finish func(int)) {
 			sent = true
 			n.do(r.takes/2, func() {
 				status := r.serve()
+				if other := backends[1-index(r.backend)]; status == 400 && n.w.registries[index(other)].blobs[r.client.digest] { // lend.go
+					n.carry(other, r.client.digest, nil, func(err error) {
+						if err != nil {
+							finish(http.StatusServiceUnavailable)
+							return
+						}
+						finish(r.serve())
+					})
+					return
+				}
 				n.do(r.takes/2, func() { finish(status) })
 			})
 		}

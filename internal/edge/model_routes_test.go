@@ -65,23 +65,38 @@ func (r *routes) keepUp() {
 	}
 	r.reconciling = true
 	r.later(reconcile, func() {
-		r.change(func(done func()) {
-			r.hand(r.behind(), func(error) { r.reconciling = false; done() })
+		out := slices.DeleteFunc(r.behind(), func(i int) bool { return !r.Edges[i].LeftOut })
+		r.handWithin(out, outLimit, func(error) {
+			r.change(func(done func()) {
+				present := slices.DeleteFunc(r.behind(), func(i int) bool { return r.Edges[i].LeftOut })
+				r.hand(present, func(error) { r.reconciling = false; done() })
+			})
 		})
 	})
 }
 
-func (r *routes) push(t routing.Table, then func(error)) {
-	r.Table = t
-	all := make([]int, len(r.Edges))
-	for i := range all {
-		all[i] = i
-	}
-	r.hand(all, then)
+// leaveOut has it handed the table until it takes it.
+func (r *routes) leaveOut(i int) {
+	e := &r.Edges[i]
+	e.LeftOut, e.Generation = true, min(e.Generation, r.Table.Generation-1)
+	r.keepUp()
 }
 
-// hand is what hand and Temporal do: an attempt whose worker is not heard from is made again, within bounds.
-func (r *routes) hand(edges []int, then func(error)) {
+func (r *routes) push(t routing.Table, then func(error)) {
+	r.Table = t
+	var present []int
+	for i, e := range r.Edges {
+		if !e.LeftOut {
+			present = append(present, i)
+		}
+	}
+	r.hand(present, then)
+}
+
+func (r *routes) hand(edges []int, then func(error)) { r.handWithin(edges, bounded, then) }
+
+// handWithin is what hand and Temporal do: an attempt whose worker is not heard from is made again, within bounds.
+func (r *routes) handWithin(edges []int, limit int64, then func(error)) {
 	t := r.Table
 	left := len(edges)
 	var failed error
@@ -99,7 +114,9 @@ func (r *routes) hand(edges []int, then func(error)) {
 			over = true
 			r.later(1, func() {
 				if err == nil {
-					r.Edges[i].Generation = max(r.Edges[i].Generation, t.Generation)
+					e := &r.Edges[i]
+					e.Generation = max(e.Generation, t.Generation)
+					e.LeftOut = e.LeftOut && e.Generation < r.Table.Generation
 				} else {
 					if failed == nil || errors.Is(failed, ErrHoldLost) {
 						failed = err
@@ -145,7 +162,7 @@ func (r *routes) hand(edges []int, then func(error)) {
 			r.w.at(r.w.now+heartbeat, 0, listen)
 		}
 		try()
-		r.w.at(r.w.now+bounded, 0, func() { finish(errDown) })
+		r.w.at(r.w.now+limit, 0, func() { finish(errDown) })
 	}
 }
 
@@ -259,7 +276,9 @@ func (r *routes) settle(over []routing.Upload, then func()) {
 // asked is answer: what Routes does when an edge asks.
 func (r *routes) asked(i int, ask routing.EdgeAsks) {
 	r.change(func(done func()) {
-		r.Edges[i].Generation = ask.Table.Generation
+		if r.Edges[i].Generation = ask.Table.Generation; r.Edges[i].LeftOut {
+			r.leaveOut(i)
+		}
 		s := r.Table.RanOutSteps(ask.RanOut)
 		if len(s.Routes) > 0 && r.w.rules.alwaysForward && s.Routes[0].Backend != backends[1] {
 			s.Routes[0].Backend, s.Routes[0].Other = s.Routes[0].Other, s.Routes[0].Backend

@@ -45,6 +45,12 @@ type holes struct {
 	settlesWhatIsCarried bool
 	// heldFromNow: nginx holds writes from the second in which the hold began, although its clock may be set back to before that.
 	heldFromNow bool
+	// trustsItself: an edge worker that runs on while its nginx is away believes that it missed nothing.
+	trustsItself bool
+	// believesWhatItIsHanded: a node that may have missed a table takes any that it is handed for the present one, however long that was on its way.
+	believesWhatItIsHanded bool
+	// skipsUnread: a migration that goes on without an edge forgets what that had acknowledged.
+	skipsUnread bool
 }
 
 // mutations are what nobody would do.
@@ -154,6 +160,9 @@ func TestHolesOfTheProtocol(t *testing.T) {
 		{"after a switch that failed, an edge still reads from the new backend while another writes to the old one", holes{backAtOnce: true}},
 		{"a session that was opened at an edge which has opened to the new backend is unknown at one that has not", holes{switchedMeansOld: true}},
 		{"on the way back, a session that never left is looked for on the backend that is left", holes{listsWhatIsElsewhere: true}},
+		{"an edge worker that was cut off lets its nginx come back to the table from before a flip that went on without it", holes{trustsItself: true}},
+		{"a node that may have missed a table takes one for the present that was on its way for long", holes{believesWhatItIsHanded: true}},
+		{"what an edge acknowledged before it was left out is not carried over", holes{skipsUnread: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) { caught(t, rules{holes: c.holes}) })
 	}

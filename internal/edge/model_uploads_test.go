@@ -95,12 +95,15 @@ type client struct {
 	// excused says that its session was silent for so long that nobody need know it any more.
 	excused      bool
 	acknowledged bool // the blob
+	committedAt  *modelEdge
+	through      map[*modelEdge]bool
+	lent         bool // nobody can know of the blob: it is carried over when the manifest needs it
 	done         bool
 	tries        int
 }
 
 func (w *world) startPush(i int, p push) {
-	c := &client{w: w, push: p, name: fmt.Sprintf("p%d", i+1), digest: fmt.Sprintf("sha256:%064d", i+1)}
+	c := &client{w: w, push: p, through: map[*modelEdge]bool{}, name: fmt.Sprintf("p%d", i+1), digest: fmt.Sprintf("sha256:%064d", i+1)}
 	w.clients = append(w.clients, c)
 	c.next()
 }
@@ -117,6 +120,7 @@ func (c *client) next() {
 func (c *client) send() {
 	r := c.request(c.step, c.w.nodes[c.edge])
 	r.answer = c.answered
+	c.through[r.n] = true
 	r.arrive()
 }
 
@@ -144,6 +148,9 @@ func (c *client) answered(r *request, status int) {
 	silent := r.kind != opens && r.kind != names && w.now-c.active > w.idle()
 	c.excused = c.excused || silent
 	switch {
+	case status == 400 && c.lent: // and nothing lent it, because the gate was away as well
+		c.step, c.session, c.acknowledged = opens, "", false
+		c.repeat()
 	case status == 400:
 		w.fail("%s has acknowledged the blob of %s, and its manifest through edge %d is told that %s does not know it", backends[w.has(c.digest)], c.name, r.n.i+1, r.backend)
 	case status == 404:
@@ -159,7 +166,9 @@ func (c *client) answered(r *request, status int) {
 		if r.kind == opens {
 			c.session = r.opened
 		}
-		c.acknowledged = c.acknowledged || r.kind == commits
+		if r.kind == commits {
+			c.acknowledged, c.committedAt = true, r.n
+		}
 		c.step++
 		c.next()
 	default:
@@ -213,7 +222,7 @@ func (w *world) lookAtUploads() {
 			}
 		}
 		for _, c := range w.clients {
-			if !c.acknowledged {
+			if !c.acknowledged || c.lent {
 				continue
 			}
 			if b := c.request(names, n).would(); b >= 0 && !w.registries[b].blobs[c.digest] {
@@ -258,7 +267,7 @@ func (w *world) uploadsAtRest(route routing.Route) {
 		switch {
 		case !c.done:
 			w.fail("at rest, %s has not ended", c.name)
-		case c.acknowledged && !serving.blobs[c.digest]:
+		case c.acknowledged && !c.lent && !serving.blobs[c.digest]:
 			w.fail("at rest, %s lacks the blob of %s", route.Backend, c.name)
 		case c.step == requests && !serving.manifests[c.name]:
 			w.fail("at rest, %s lacks the manifest of %s", route.Backend, c.name)

@@ -52,17 +52,29 @@ const (
 	pauseRoutes                   // no worker runs workflows
 	terminateOwner                // the migration is terminated; another one starts after For
 	stepClock                     // the node's clock is set by fault.By, once
+	leaveOut                      // nginx dies, an operator orders to go on without the node, and nginx comes back after For; the worker is cut off all the while when By is positive, and dies when it is negative
 )
 
-var troubles = []trouble{pauseWorker, crashWorker, crashNginx, cutLink, duplicate, slowLink, pauseRoutes, terminateOwner, stepClock}
+var troubles = []trouble{pauseWorker, crashWorker, crashNginx, cutLink, duplicate, slowLink, pauseRoutes, terminateOwner, stepClock, leaveOut}
 
 func (t trouble) String() string {
-	return [...]string{"pause worker of", "crash worker of", "crash nginx of", "cut off", "hand an old table to", "slow down messages of", "pause Routes", "terminate the migration", "set the clock of"}[t]
+	return [...]string{"pause worker of", "crash worker of", "crash nginx of", "cut off", "hand an old table to", "slow down messages of", "pause Routes", "terminate the migration", "set the clock of", "leave out"}[t]
+}
+
+// lasts is how long it is until a fault is over by itself, in ms.
+func (f fault) lasts() int64 {
+	if f.What == leaveOut {
+		return ordered + f.For + max(0, f.By)
+	}
+	return f.For
 }
 
 func (f fault) String() string {
 	if f.What == stepClock {
 		return fmt.Sprintf("after event %d and %d ms: %s edge %d by %d ms", f.Event, f.Wait, f.What, f.Edge+1, f.By)
+	}
+	if f.What == leaveOut {
+		return fmt.Sprintf("after event %d and %d ms: %s edge %d for %d ms, by %d", f.Event, f.Wait, f.What, f.Edge+1, f.For, f.By)
 	}
 	return fmt.Sprintf("after event %d and %d ms: %s edge %d for %d ms", f.Event, f.Wait, f.What, f.Edge+1, f.For)
 }
@@ -138,7 +150,7 @@ func run(s schedule, r rules) *world {
 	start := routing.Table{Generation: 1, Default: "old", Routes: []routing.Route{{Prefix: modelPrefix, Backend: "old", Other: "new", Mode: routing.Watched, Owner: "m"}}}
 	w.routes.Table = start
 	for i := range s.Clocks {
-		n := &modelEdge{w: w, i: i, clock: s.Clocks[i], up: true, nginx: true, pid: 1, mem: state{Table: start}, disk: state{Table: start}, gateSince: w.now, refused: -1, busy: [2][2]int64{{-1, -1}, {-1, -1}}}
+		n := &modelEdge{w: w, i: i, clock: s.Clocks[i], up: true, prepared: true, nginx: true, pid: 1, mem: state{Table: start, Nginx: nginxProcess{Master: 1}}, disk: state{Table: start, Nginx: nginxProcess{Master: 1}}, gateSince: w.now, refused: -1, busy: [2][2]int64{{-1, -1}, {-1, -1}}}
 		n.open()
 		n.setGate(n.mem)
 		n.raise(n.mem)
@@ -169,7 +181,7 @@ func run(s schedule, r rules) *world {
 func (w *world) plant() {
 	for _, f := range w.Faults {
 		if f.Event == w.events {
-			w.calm = max(w.calm, w.now+f.Wait+f.For)
+			w.calm = max(w.calm, w.now+f.Wait+f.lasts())
 			w.at(w.now+f.Wait, 0, func() { w.trouble(f) })
 		}
 	}
@@ -190,10 +202,17 @@ func (w *world) trouble(f fault) {
 	case crashWorker:
 		n.crash(end)
 	case crashNginx:
-		n.nginx, n.busy = false, [2][2]int64{}
-		n.pid++
-		n.do(100, n.reap)
-		w.at(end, 0, func() { n.nginx = true })
+		n.nginxDies(end)
+	case leaveOut:
+		end := w.now + f.lasts()
+		n.nginxDies(end)
+		w.at(w.now+ordered, 0, func() { w.leaveOut(n) })
+		switch {
+		case f.By > 0:
+			n.cut = max(n.cut, end+f.By)
+		case f.By < 0:
+			n.crash(end)
+		}
 	case cutLink:
 		n.cut = max(n.cut, end)
 	case slowLink:
@@ -205,7 +224,8 @@ func (w *world) trouble(f fault) {
 		}
 	case stepClock:
 		// More than the protocol bears is there and back within a hold; and back into a hold that ran out before the worker, stopped or dead, has seen that.
-		unseen := !n.flags.ends.IsZero() && !n.now().Before(n.flags.ends)
+		l, leased := n.mem.Leases[modelPrefix]
+		unseen := !n.flags.ends.IsZero() && !n.now().Before(n.flags.ends) || leased && l.Mode == routing.Held && !l.Lost && !n.now().Before(l.Deadline)
 		if !n.set && !(unseen && f.By < 0) {
 			n.set = true
 			n.Offset += f.By
@@ -265,6 +285,9 @@ func (w *world) atRest() {
 		w.fail("at rest, Routes has %s %s", modelPrefix, r.Mode)
 	}
 	for _, n := range w.nodes {
+		if n.unsure > 0 || w.routes.Edges[n.i].LeftOut {
+			w.fail("at rest, edge %d is unsure, or left out", n.i+1)
+		}
 		if n.mem.Table.Generation != w.routes.Table.Generation {
 			w.fail("at rest, edge %d has generation %d instead of %d", n.i+1, n.mem.Table.Generation, w.routes.Table.Generation)
 		}

@@ -33,9 +33,12 @@ func (e *Edge) Prepare(ctx context.Context, defaultBackend string) error {
 		e.log.Warn("the flags are newer than the state of this node: it serves by them, and asks Routes", "state", e.State, "generation", inForce)
 	} else {
 		e.state = s
-		if err := errors.Join(s.save(e.State), e.raise(s, e.unsureUntil)); err != nil {
+		if err := s.save(e.State); err != nil {
 			return err
 		}
+	}
+	if err := e.raiseAnew(); err != nil {
+		return err
 	}
 	if _, err := ask[filesAnswer](ctx, e.filesURL()); err != nil {
 		e.log.Info("nginx does not answer yet; it will find the generated files when it starts", "directory", e.Directory)

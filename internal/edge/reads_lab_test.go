@@ -154,9 +154,42 @@ func TestANodeWhoseNginxWasAwayAsksBeforeItServesWrites(t *testing.T) {
 	require.Equal(t, http.StatusCreated, n.send(http.MethodPut, "/v2/other/x/manifests/v1", "p").status, "and what nobody moves is not either")
 	require.Eventually(t, func() bool { return again.Gate().Parked("restricted") == 1 }, 3*time.Second, 2*time.Millisecond)
 	now := table(5, flipped(routing.Digests))
-	require.NoError(t, again.CaughtUp(t.Context(), &now))
+	require.NoError(t, again.CaughtUp(t.Context(), &now, time.Now()))
 	require.Equal(t, http.StatusCreated, (<-waits).status)
 	require.Equal(t, []string{"PUT /v2/restricted/x/manifests/v1"}, n.reached("new"))
+}
+
+// Found by the model: the worker died before the node knew what it had missed, and the next one believed that it had missed nothing, because nginx was the same.
+func TestAWorkerThatStartsAgainDoubtsWhatTheOneBeforeDoubted(t *testing.T) {
+	n := newNode(t)
+	n.apply(1, route("restricted", routing.Watched, "old"))
+	n.mayHaveMissed(t.Context())
+	n.apply(2, route("restricted", routing.Watched, "old"), route("other", routing.Watched, "old"))
+	require.True(t, n.Unsure(), "a table may have been on its way for long")
+	again, err := New(n.Config, n.log, n.tell())
+	require.NoError(t, err)
+	require.NoError(t, again.Prepare(t.Context(), "old"))
+	require.True(t, again.Unsure())
+	require.Error(t, again.CaughtUp(t.Context(), nil, time.Now().Add(-time.Minute)), "it asked too long ago")
+	require.True(t, again.Unsure())
+	require.NoError(t, again.CaughtUp(t.Context(), nil, time.Now()))
+	require.False(t, again.Unsure())
+}
+
+// Found by the model: the flags were newer than the state, and nothing held writes when the gate died.
+func TestAnUnsureNodeWhoseFlagsAreNewerThanItsStateHoldsWritesToo(t *testing.T) {
+	n := newNode(t)
+	before := n.state
+	n.apply(1, route("restricted", routing.Watched, "old"))
+	before.Nginx = nginxProcess{}
+	require.NoError(t, before.save(n.State))
+	again, err := New(n.Config, n.log, n.tell())
+	require.NoError(t, err)
+	require.NoError(t, again.Prepare(t.Context(), "old"))
+	require.True(t, again.Unsure())
+	n.gate.Close()
+	require.Equal(t, "old", n.send(http.MethodGet, "/v2/restricted/x/manifests/v1", "").body)
+	require.Equal(t, http.StatusServiceUnavailable, n.send(http.MethodPut, "/v2/restricted/x/manifests/v1", "p").status)
 }
 
 func TestANodeWithoutFlagsServesReadsAndRefusesWritesOfKnownPrefixes(t *testing.T) {

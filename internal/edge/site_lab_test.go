@@ -67,7 +67,7 @@ func newNode(t testing.TB) *node {
 	go func() { _ = n.gate.Serve(listener) }()
 	t.Cleanup(func() { n.gate.Close() })
 	n.start(nginx)
-	require.NoError(t, n.CaughtUp(t.Context(), nil))
+	require.NoError(t, n.CaughtUp(t.Context(), nil, time.Now()))
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = n.Run(ctx) })

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -67,30 +68,59 @@ func (e *Edge) beginUnsure(ctx context.Context) {
 	e.log.Info("writes of known prefixes wait until this node has the present routing table")
 }
 
-// awayLong is for how long a node may serve nobody, or stand still, before an operator can have ordered to go on without it, and a flip can have gone on.
-const awayLong = 10 * time.Second
+// awayLong is for how long a node may serve nobody, or stand still, before it takes no more writes on its own. No operator orders to go on without it in less than ten
+// seconds, and no flip can have gone on without that.
+const awayLong = 8 * time.Second
+
+// serves notes that nginx serves now.
+func (e *Edge) serves() {
+	now := time.Now().Round(0) // not the monotonic clock, which stands still with a machine
+	e.served.Store(&now)
+}
+
+// awayFor is for how long nginx has not been seen to serve.
+func (e *Edge) awayFor() time.Duration {
+	if served := e.served.Load(); served != nil {
+		return time.Since(*served)
+	}
+	return 0
+}
+
+// errAway says that nginx was away for so long that the node no longer knows whether its table is the present one.
+var errAway = errors.New("nginx was away for so long that flips may have gone on without this node")
+
+// confirmServing waits until nginx serves by a generation. A node that is sure of its table is no longer, once nginx was away for long.
+func (e *Edge) confirmServing(ctx context.Context, generation int64) error {
+	if !e.unsureUntil.IsZero() {
+		return e.confirm(ctx, generation)
+	}
+	limit := awayLong - e.awayFor()
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errAway)
+	defer cancel()
+	began := time.Now().Round(0)
+	err := e.confirm(ctx, generation)
+	if err == nil && time.Since(began) >= limit {
+		err = errAway
+	}
+	if err != nil && context.Cause(ctx) == errAway {
+		err = errors.Join(errAway, err)
+	}
+	return err
+}
 
 // watchNginx looks whether this node serves. One that did not, for so long that flips may have gone on without it by order, takes no write when it is back until it has
 // the present table: this process may have been cut off from Temporal all the while, or stood still together with its nginx.
 func (e *Edge) watchNginx(ctx context.Context) {
 	const every = time.Second
-	clock := func() time.Time { return time.Now().Round(0) } // not the monotonic one, which stands still with a machine
-	served, looked := clock(), clock()
-	for {
-		asking, cancel := context.WithTimeout(ctx, 2*every)
-		_, err := ask[confirmation](asking, e.StatusURL)
+	e.serves()
+	for looked := time.Now().Round(0); ; {
+		asking, cancel := context.WithTimeout(ctx, every)
+		serves := e.Serves(asking)
 		cancel()
-		now := clock()
-		switch {
-		case err == nil:
-			served = now
-		case now.Sub(served) >= awayLong:
+		stoodStill := time.Since(looked) >= awayLong
+		if looked = time.Now().Round(0); stoodStill || !serves && e.awayFor() >= awayLong {
 			e.mayHaveMissed(ctx) // again and again, so that writes wait when it is back, and are not refused at once
 		}
-		if now.Sub(looked) >= awayLong {
-			e.mayHaveMissed(ctx)
-		}
-		looked = now
 		select {
 		case <-ctx.Done():
 			return
@@ -110,8 +140,9 @@ func (e *Edge) mayHaveMissed(ctx context.Context) {
 		e.log.Warn("this node served nobody for a while: writes of known prefixes wait until it has the present routing table")
 	}
 	e.unsureUntil = time.Now().Add(catchUpPatience)
+	e.state.Nginx = nginxProcess{} // the next process, too, must ask
 	e.setGate(e.state)
-	if err := e.raise(e.state, e.unsureUntil); err != nil {
+	if err := errors.Join(e.raiseAnew(), e.state.save(e.State)); err != nil {
 		e.log.Error("hold the writes of known prefixes", "error", err)
 	}
 }
@@ -123,12 +154,28 @@ func (e *Edge) Unsure() bool {
 	return !e.unsureUntil.IsZero()
 }
 
-// CaughtUp says that the node has the present table: t, or nothing was ever routed, when it is nil. Writes go on by it.
-func (e *Edge) CaughtUp(ctx context.Context, t *routing.Table) error {
+// Serves reports whether nginx answers.
+func (e *Edge) Serves(ctx context.Context) bool {
+	_, err := ask[confirmation](ctx, e.StatusURL)
+	if err == nil {
+		e.serves()
+	}
+	return err == nil
+}
+
+// CaughtUp says that the node has the present table: t, or nothing was ever routed, when it is nil. Writes go on by it. served is when the node was last seen to serve before
+// it was asked for the table. An operator leaves a node out that has served nobody for long, so none can have done so since, unless that is long ago as well.
+func (e *Edge) CaughtUp(ctx context.Context, t *routing.Table, served time.Time) error {
+	ctx, cancel := context.WithDeadline(ctx, served.Add(awayLong))
+	defer cancel()
+	tooLate := func() bool { return time.Now().Round(0).Sub(served.Round(0)) >= awayLong } // the monotonic clock stands still with a machine
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.unsureUntil.IsZero() {
 		return nil
+	}
+	if tooLate() {
+		return fmt.Errorf("edge %s: %w", e.Name, errTooLate)
 	}
 	s := e.state
 	if t != nil && t.Generation >= s.Table.Generation {
@@ -140,12 +187,32 @@ func (e *Edge) CaughtUp(ctx context.Context, t *routing.Table) error {
 	}
 	unsure := e.unsureUntil
 	e.unsureUntil = time.Time{}
-	if _, err := e.become(ctx, s, nil); err != nil {
+	_, err := e.become(ctx, s, func() error {
+		if tooLate() {
+			return errTooLate
+		}
+		return nil
+	})
+	if err != nil {
 		e.unsureUntil = unsure
-		return err
+		e.setGate(e.state)
+		return errors.Join(fmt.Errorf("edge %s: %w", e.Name, err), e.raiseAnew())
 	}
 	e.log.Info("caught up", "generation", s.Table.Generation)
 	return nil
+}
+
+var errTooLate = errors.New("it took so long to ask for the routing table that flips may have gone on without this node since")
+
+// raiseAnew has the flags say whether the node is unsure. Those that are newer than its state stay, with a hold when it is.
+func (e *Edge) raiseAnew() error {
+	switch {
+	case e.inForce() <= e.state.Table.Generation:
+		return e.raise(e.state, e.unsureUntil)
+	case e.unsureUntil.IsZero():
+		return nil
+	}
+	return e.holdAll()
 }
 
 // known are the prefixes of the configuration and of a table, sorted.

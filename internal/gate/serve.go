@@ -110,7 +110,7 @@ func (g *Gate) decide(p routing.Prefix, r *ruleState, w Write) decision {
 	t, ok := journal.ParseTarget(w.Method, w.Path, w.Query)
 	parks := r.Mode.Parks() && (r.Mode != routing.Held || g.Now().Before(r.Deadline))
 	switch {
-	case r.Unsure && w.Method == http.MethodPut: // nobody could carry over what it commits
+	case r.Unsure: // sessions, too, may live elsewhere than the table says
 		return decision{wait: true}
 	case ok && t.Kind == journal.Upload && t.Reference != "":
 		to := g.home(t.Reference, r)
