@@ -112,7 +112,7 @@ type wait struct{ may <-chan struct{} }
 
 func (w *wait) Read([]byte) (int, error) { <-w.may; return 0, io.EOF }
 
-// Promises 1, 5 and 7: uploads of a gigabyte that span the whole cutover, in chunks through one edge after the other and in a single request, end well, and do not
+// Promises 1 and 7: uploads of a gigabyte that span the whole cutover, in chunks through one edge after the other and in a single request, end well, and do not
 // prolong the freeze. Then the same on the way back. A single request that began before the prefix was watched, and a blob that no image referred to before the flip, are
 // there for the manifests that need them.
 func TestUploadsOfAGigabyteOutlastTheCutoverAndTheRollback(t *testing.T) {

@@ -58,12 +58,18 @@ func (n *edgeNode) narrow(r routing.Route, d routing.Deletes) {
 
 // catchUp asks for the present table whenever this node may have missed one, until it has it.
 func (n *edgeNode) catchUp(ctx context.Context, c client.Client) {
+	said := ""
 	for ctx.Err() == nil {
+		why := ""
 		if n.Unsure() {
 			if err := n.fetch(ctx, c); err != nil {
-				n.log.Warn("writes of known prefixes wait or are refused", "error", err)
+				why = err.Error()
 			}
 		}
+		if why != said && why != "" {
+			n.log.Warn("writes of known prefixes wait or are refused", "error", why)
+		}
+		said = why
 		pause(ctx, time.Second)
 	}
 }

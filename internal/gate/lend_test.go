@@ -118,7 +118,7 @@ const (
 		`"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"` + digest1 + `","size":1}]}`
 )
 
-// Promise 5: a client found a blob at the old backend, left it out of its push, and the flip came in between.
+// No push fails because of a flip: a client found a blob at the old backend, left it out of its push, and the flip came in between.
 func TestAManifestGetsWhatOnlyTheOtherBackendHas(t *testing.T) {
 	l := newLending(t, routing.Digests)
 	l.old.put(digest1, digest2)
