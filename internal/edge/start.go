@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -154,13 +155,19 @@ func (e *Edge) Unsure() bool {
 	return !e.unsureUntil.IsZero()
 }
 
-// Serves reports whether nginx answers.
+// Serves reports whether nginx answers, whatever it says.
 func (e *Edge) Serves(ctx context.Context) bool {
-	_, err := ask[confirmation](ctx, e.StatusURL)
-	if err == nil {
-		e.serves()
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, e.StatusURL, nil)
+	if err != nil {
+		return false
 	}
-	return err == nil
+	resp, err := newConnections().Do(req)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	e.serves()
+	return true
 }
 
 // CaughtUp says that the node has the present table: t, or nothing was ever routed, when it is nil. Writes go on by it. served is when the node was last seen to serve before
