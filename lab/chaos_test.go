@@ -66,7 +66,7 @@ func TestChaos(t *testing.T) {
 }
 
 // schedulesOfAStack bounds what a stack has to carry along: each schedule leaves its images behind.
-const schedulesOfAStack = 10
+const schedulesOfAStack = 3
 
 // chaosInOneStack runs schedules one after the other, until one breaks a promise.
 func chaosInOneStack(t *testing.T, seeds []uint64, tally map[string]int, more ...Part) {
