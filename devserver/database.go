@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -53,7 +54,7 @@ func (d *database) Close() error {
 func (d *database) sql() *config.SQL {
 	return &config.SQL{
 		PluginName:   sqlite.PluginName,
-		DatabaseName: d.path,
+		DatabaseName: uriPath(d.path),
 		ConnectAttributes: map[string]string{
 			"mode":         "rw",
 			"journal_mode": "wal",
@@ -73,7 +74,7 @@ func createSchema(path string) error {
 	}
 	err := sqliteschema.SetupSchema(&config.SQL{
 		PluginName:        sqlite.PluginName,
-		DatabaseName:      draft,
+		DatabaseName:      uriPath(draft),
 		ConnectAttributes: map[string]string{"mode": "rwc"},
 	})
 	if err != nil {
@@ -100,3 +101,6 @@ func lockFile(path string) (*os.File, error) {
 	}
 	return file, nil
 }
+
+// uriPath is a path as Temporal's SQLite plugin must be given it: it makes a URI of it, "file:PATH?…", in which # and ? would end the path (https://www.sqlite.org/uri.html).
+func uriPath(path string) string { return (&url.URL{Path: path}).EscapedPath() }

@@ -144,6 +144,18 @@ func TestStopsCleanlyOnSignal(t *testing.T) {
 	}
 }
 
+// Found by chaos, whose second stack lies in a folder that Go's testing calls so.
+func TestADatabaseMayLieAnywhere(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a#01 b?c%20d", "temporal.db")
+	p := launch(t, path)
+	if err := p.stop(t, syscall.SIGTERM); err != nil {
+		t.Errorf("exit %v, want 0\n%s", err, p.stderr)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSideBySideButNotOnOneFile(t *testing.T) {
 	dir := t.TempDir()
 	first := launch(t, filepath.Join(dir, "first.db"))

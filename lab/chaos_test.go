@@ -56,11 +56,14 @@ func TestChaos(t *testing.T) {
 			odd = append(odd, seed)
 		}
 	}
+	stacks := 0
 	for batch := range slices.Chunk(odd, schedulesOfAStack) {
-		t.Run("registries", func(t *testing.T) { chaosInOneStack(t, batch, tally) })
+		stacks++
+		t.Run(fmt.Sprintf("registries %d", stacks), func(t *testing.T) { chaosInOneStack(t, batch, tally) })
 	}
 	for batch := range slices.Chunk(even, schedulesOfAStack) {
-		t.Run("storage", func(t *testing.T) { chaosInOneStack(t, batch, tally, Folders) })
+		stacks++
+		t.Run(fmt.Sprintf("storage %d", stacks), func(t *testing.T) { chaosInOneStack(t, batch, tally, Folders) })
 	}
 	t.Logf("%d schedules: %v", len(seeds), tally)
 }
