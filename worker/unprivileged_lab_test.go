@@ -63,6 +63,9 @@ func serveNode(path string) error {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 		applied, err := node.Apply(ctx, t)
+		if err == nil {
+			err = node.CaughtUp(ctx, nil, time.Now()) // as Routes would say
+		}
 		var wrong []string
 		for _, f := range node.Check(ctx) {
 			if f.Failed() || f.Warned() {

@@ -96,7 +96,17 @@ func (n *modelEdge) carryFor(r *request, then func(carried bool)) {
 			n.whenRuled(home)
 		}
 	}
-	n.carry(r.backend, r.commits, nil, func(err error) { finish(err == nil) })
+	var try func()
+	try = func() {
+		n.carry(r.backend, r.commits, nil, func(err error) {
+			if err != nil && !over && n.ruled && n.rule.Mode.Parks() {
+				n.do(1_000, try)
+				return
+			}
+			finish(err == nil)
+		})
+	}
+	try()
 	n.do(carryPatience, func() { finish(false) })
 	home()
 }

@@ -133,12 +133,12 @@ func TestAStepThatTookEffectAfterTheHoldRanOutIsTakenBack(t *testing.T) {
 	require.NoError(t, stillHeld(at(routing.Prepared, past), at(routing.Switched, future)), "prepared writes are refused, not let through")
 }
 
-func TestAnEdgeThatLostItsStateServesOnByItsFlagsUntilRoutesTellsIt(t *testing.T) {
+func TestAnEdgeThatLostItsStateServesReadsByItsFlagsUntilRoutesTellsIt(t *testing.T) {
 	c := settings(t.TempDir())
 	require.NoError(t, c.raise(state{Table: table(7, route("a", routing.Open, "new"))}, time.Time{}))
 	e, err := New(c, slog.New(slog.DiscardHandler), Tell{})
 	require.NoError(t, err)
 	require.NoError(t, e.Prepare(context.Background(), "old"))
-	require.Equal(t, []string{"route.new"}, raised(t, c, "a"), "what was moved is not put back on the default backend")
+	require.Equal(t, []string{"held", "route.new"}, raised(t, c, "a"), "what was moved is not put back on the default backend, and writes wait")
 	require.Zero(t, e.Table().Generation, "so that Routes sees that this edge needs its table")
 }

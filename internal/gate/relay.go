@@ -113,11 +113,14 @@ func (g *Gate) carry(ctx context.Context, p routing.Prefix, from string, changes
 	ctx, cancel := context.WithTimeout(ctx, carryPatience)
 	defer cancel()
 	carried := make(chan error, 1)
-	go func() { carried <- g.Carry(ctx, p, from, changes, nil) }()
+	try := func() { go func() { carried <- g.Carry(ctx, p, from, changes, nil) }() }
+	try()
+	var again <-chan time.Time
 	for {
 		g.mu.Lock()
 		r := g.rules[p]
-		home := r == nil || !r.Mode.Parks() && r.Backend == from
+		parks := r != nil && r.Mode.Parks()
+		home := r == nil || !parks && r.Backend == from
 		var changed chan struct{}
 		if r != nil {
 			changed = r.changed
@@ -128,10 +131,16 @@ func (g *Gate) carry(ctx context.Context, p routing.Prefix, from string, changes
 		}
 		select {
 		case err := <-carried:
-			if err != nil {
+			switch {
+			case err == nil:
+				return nil
+			case !parks || ctx.Err() != nil:
 				return fmt.Errorf("%s of %s: %w: %w", changes[0].Reference, changes[0].Repository, errNotCarried, err)
 			}
-			return nil
+			again = time.After(time.Second) // the migration may be gone; then its hold ends, and the prefix stays where it was
+		case <-again:
+			again = nil
+			try()
 		case <-changed:
 		}
 	}

@@ -143,6 +143,20 @@ func TestACommitInAFreezeThatIsGivenUpIsAnsweredAtOnce(t *testing.T) {
 	assert.Equal(t, http.StatusCreated, <-answer)
 }
 
+// The migration was terminated in its freeze: nobody carries anything, and the hold ends by itself.
+func TestACommitInAFreezeWhoseMigrationIsGoneWaitsForTheEndOfTheHold(t *testing.T) {
+	s := newSite(t)
+	s.Set(prefix, held(time.Minute))
+	s.carry = func(context.Context) error { return errors.New("the migration is over") }
+	answer := make(chan int)
+	go func() {
+		answer <- s.put(t, "old/v2/restricted/x/blobs/uploads/u1?digest="+digest, "").StatusCode
+	}()
+	require.Eventually(t, func() bool { _, carried, _ := s.seen(); return len(carried) > 1 }, 5*time.Second, time.Millisecond, "it is asked again")
+	s.Set(prefix, Rule{Mode: routing.Watched, Backend: "old", Other: "new"})
+	assert.Equal(t, http.StatusCreated, <-answer)
+}
+
 // A blob was being committed on the old backend when the freeze began, through any edge: what needs it waits, and nothing else does.
 func TestAManifestWaitsForTheBlobThatItNeedsAndNoOtherDoes(t *testing.T) {
 	s := newSite(t)
