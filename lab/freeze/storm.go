@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -75,6 +76,9 @@ func flipMany(ctx context.Context, s *lab.Stack, n int) error {
 	slices.Sort(held)
 	slices.SortFunc(flipped, time.Time.Compare)
 	seen := clients.Summary()
+	for _, failure := range clients.Failures() {
+		fmt.Fprintln(os.Stderr, failure)
+	}
 	inAMinute := 0
 	for _, at := range flipped {
 		if at.Before(begun.Add(time.Minute)) {
