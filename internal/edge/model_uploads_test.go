@@ -121,6 +121,7 @@ func (c *client) send() {
 	r := c.request(c.step, c.w.nodes[c.edge])
 	r.answer = c.answered
 	c.through[r.n] = true
+	c.excused = c.excused || c.w.owner.without[r.n.i] // the migration has not taken it in again, and does not hear that the session goes on
 	r.arrive()
 }
 
