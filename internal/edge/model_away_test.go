@@ -76,12 +76,17 @@ func (n *modelEdge) mayHaveMissed() {
 			n.do(5, func() { n.waits = false; n.mayHaveMissed() })
 		}
 	default:
-		n.unsure = n.w.now + catchUp
-		n.mem.Nginx, n.disk.Nginx = nginxProcess{}, nginxProcess{}
-		n.setGate(n.mem)
-		n.raiseAnew()
-		n.catchUp()
+		n.doubt(n.w.now + catchUp)
 	}
+}
+
+// doubt is that of the edge.
+func (n *modelEdge) doubt(until int64) {
+	n.unsure = until
+	n.mem.Nginx, n.disk.Nginx = nginxProcess{}, nginxProcess{}
+	n.setGate(n.mem)
+	n.raiseAnew()
+	n.catchUp()
 }
 
 // raiseAnew is that of the edge.
@@ -169,22 +174,11 @@ func (n *modelEdge) caughtUp(t routing.Table, served int64) {
 	n.unsure = 0
 	n.become(s, served+away, late, func(err error) {
 		if err != nil {
-			n.unsure = unsure
-			n.setGate(n.mem)
-			n.raiseAnew()
-			n.catchUp()
+			n.doubt(unsure)
 		}
 		n.arm()
 		n.worked()
 	})
-}
-
-// unsureUntil is how long writes wait at an unsure node, by its clock.
-func (n *modelEdge) unsureUntil() time.Time {
-	if n.unsure == 0 {
-		return time.Time{}
-	}
-	return n.wall(n.unsure)
 }
 
 // leaveOut is the order of an operator who sees that a node serves nobody.

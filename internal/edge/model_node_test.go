@@ -341,7 +341,7 @@ func (n *modelEdge) setGate(s state) {
 	}
 	rule, had := s.rule(r), n.ruled
 	if n.unsure > 0 {
-		rule = (&Edge{unsureUntil: n.unsureUntil()}).unsureRule(s, modelPrefix)
+		rule = (&Edge{unsureUntil: n.wall(n.unsure)}).unsureRule(s, modelPrefix)
 	}
 	if had && n.rule.Equal(rule) {
 		return

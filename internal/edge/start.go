@@ -140,12 +140,17 @@ func (e *Edge) mayHaveMissed(ctx context.Context) {
 	if e.unsureUntil.IsZero() {
 		e.log.Warn("this node served nobody for a while: writes of known prefixes wait until it has the present routing table")
 	}
-	e.unsureUntil = time.Now().Add(catchUpPatience)
-	e.state.Nginx = nginxProcess{} // the next process, too, must ask
-	e.setGate(e.state)
-	if err := errors.Join(e.raiseAnew(), e.state.save(e.State)); err != nil {
+	if err := e.doubt(time.Now().Add(catchUpPatience)); err != nil {
 		e.log.Error("hold the writes of known prefixes", "error", err)
 	}
+}
+
+// doubt parks the writes of every known prefix, until a moment at which they are refused. e.mu is held.
+func (e *Edge) doubt(until time.Time) error {
+	e.unsureUntil = until
+	e.state.Nginx = nginxProcess{} // the next process, too, must ask
+	e.setGate(e.state)
+	return errors.Join(e.raiseAnew(), e.state.save(e.State))
 }
 
 // Unsure reports whether this node may have missed a table: writes of known prefixes wait, and are then refused, until CaughtUp.
@@ -175,7 +180,7 @@ func (e *Edge) Serves(ctx context.Context) bool {
 func (e *Edge) CaughtUp(ctx context.Context, t *routing.Table, served time.Time) error {
 	ctx, cancel := context.WithDeadline(ctx, served.Add(awayLong))
 	defer cancel()
-	tooLate := func() bool { return time.Now().Round(0).Sub(served.Round(0)) >= awayLong } // the monotonic clock stands still with a machine
+	tooLate := func() bool { return time.Since(served.Round(0)) >= awayLong } // the monotonic clock stands still with a machine
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.unsureUntil.IsZero() {
@@ -201,9 +206,7 @@ func (e *Edge) CaughtUp(ctx context.Context, t *routing.Table, served time.Time)
 		return nil
 	})
 	if err != nil {
-		e.unsureUntil = unsure
-		e.setGate(e.state)
-		return errors.Join(fmt.Errorf("edge %s: %w", e.Name, err), e.raiseAnew())
+		return errors.Join(fmt.Errorf("edge %s: %w", e.Name, err), e.doubt(unsure))
 	}
 	e.log.Info("caught up", "generation", s.Table.Generation)
 	return nil
