@@ -38,14 +38,15 @@ func flagKey(prefix string) string { return strings.ReplaceAll(prefix, "/", "+")
 
 func (c Config) flags() string { return filepath.Join(c.Directory, "flags") }
 
+func (c Config) unwritable(err error) error {
+	return fmt.Errorf("edge %s: %w: %w: give the edge worker's user write access to %s", c.Name, ErrUnwritable, err, c.Directory)
+}
+
 // raise puts the flags of a state in force. While the node is unsure whether its table is the present one, writes of all known prefixes are held.
 func (c Config) raise(s state, unsureUntil time.Time) error {
-	wrong := func(err error) error {
-		return fmt.Errorf("edge %s: %w: %w: give the edge worker's user write access to %s", c.Name, ErrUnwritable, err, c.Directory)
-	}
 	for _, dir := range []string{"at", "sets"} {
 		if err := os.MkdirAll(filepath.Join(c.flags(), dir), 0o755); err != nil {
-			return wrong(err)
+			return c.unwritable(err)
 		}
 	}
 	changed := false
@@ -56,12 +57,12 @@ func (c Config) raise(s state, unsureUntil time.Time) error {
 		}
 		changed = true
 		if err := c.raiseOne(key, flags); err != nil {
-			return wrong(err)
+			return c.unwritable(err)
 		}
 	}
 	if changed {
 		if err := c.forget(wanted); err != nil {
-			return wrong(err)
+			return c.unwritable(err)
 		}
 	}
 	answer, err := json.Marshal(confirmation{Edge: c.Name, Generation: s.Table.Generation})
@@ -69,7 +70,7 @@ func (c Config) raise(s state, unsureUntil time.Time) error {
 		err = replace(filepath.Join(c.flags(), "generation.json"), answer, 0o644)
 	}
 	if err != nil {
-		return wrong(err)
+		return c.unwritable(err)
 	}
 	return nil
 }
@@ -190,7 +191,7 @@ func (c Config) holdAll() error {
 		}
 		slices.Sort(flags)
 		if err := c.raiseOne(key.Name(), slices.Compact(flags)); err != nil {
-			return fmt.Errorf("edge %s: %w: %w", c.Name, ErrUnwritable, err)
+			return c.unwritable(err)
 		}
 	}
 	return nil

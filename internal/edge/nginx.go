@@ -38,7 +38,7 @@ func (c Config) install(ctx context.Context, files map[string]string) (changed b
 		}
 		changed = true
 		if err := replace(filepath.Join(c.Directory, name), []byte(content), private); err != nil {
-			return false, fmt.Errorf("edge %s: %w: %w: give the edge worker's user write access to %s", c.Name, ErrUnwritable, err, c.Directory)
+			return false, c.unwritable(err)
 		}
 	}
 	if !changed {
@@ -57,7 +57,7 @@ func (c Config) install(ctx context.Context, files map[string]string) (changed b
 func (c Config) place(files map[string]string) error {
 	for name, content := range files {
 		if err := replace(filepath.Join(c.Directory, name), []byte(content), private); err != nil {
-			return fmt.Errorf("edge %s: %w: %w: give the edge worker's user write access to %s", c.Name, ErrUnwritable, err, c.Directory)
+			return c.unwritable(err)
 		}
 	}
 	return nil

@@ -68,10 +68,7 @@ func saysItLacks(resp *http.Response) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("read the answer to a manifest: %w", err)
 	}
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(raw), resp.Body), resp.Body}
+	resp.Body = unread(raw, resp.Body)
 	var answer transport.Error
 	if json.Unmarshal(raw, &answer) != nil {
 		return false, nil

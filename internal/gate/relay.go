@@ -152,12 +152,17 @@ func manifestOf(r *http.Request) (raw []byte, m distribution.Manifest, ok bool, 
 	if err != nil {
 		return nil, m, false, fmt.Errorf("read the manifest: %w", err)
 	}
-	r.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(raw), r.Body), r.Body}
+	r.Body = unread(raw, r.Body)
 	m, err = distribution.ParseManifest(raw)
 	return raw, m, err == nil && len(raw) <= distribution.MaxManifest, nil
+}
+
+// unread puts back what was read of a body.
+func unread(raw []byte, body io.ReadCloser) io.ReadCloser {
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(raw), body), body}
 }
 
 // awaitBlobs waits until no blob that a manifest needs is still being committed elsewhere.
