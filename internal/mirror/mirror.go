@@ -137,15 +137,17 @@ func (c *Cursor) keep(names []string) {
 // source cannot serve whole makes it fail with a *registry.BrokenError when everything else is done, unless SkipBroken.
 func (m *Mirror) Run(ctx context.Context, shard Shard, from Cursor) (Cursor, error) {
 	m.init()
-	group, inner := errgroup.WithContext(ctx)
-	w := &walk{Mirror: m, group: group, cursor: from, base: m.counted()}
+	inner, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	group, inner := errgroup.WithContext(inner)
+	w := &walk{Mirror: m, group: group, fail: fail, cursor: from, base: m.counted()}
 	stop := w.observed()
 	err := w.all(inner, shard)
 	if err != nil {
 		group.Go(func() error { return err }) // the others end soon
 	}
-	if waited := group.Wait(); waited != nil {
-		err = waited
+	if group.Wait() != nil {
+		err = context.Cause(inner) // the first: the others may only say that it ended them
 	}
 	stop()
 	at := w.now()

@@ -14,6 +14,8 @@ import (
 type walk struct {
 	*Mirror
 	group *errgroup.Group
+	// fail ends the context of all work, and says why.
+	fail context.CancelCauseFunc
 	// base is what the Mirror's counters said when this Run began.
 	base Cursor
 
@@ -119,7 +121,8 @@ func (w *walk) done(r *repository) {
 	}
 }
 
-// start does something about a difference in a goroutine of its own. It waits while too many are under way.
+// start does something about a difference in a goroutine of its own. It waits while too many are under way. Whoever waits for begun finds the context ended if it failed: the
+// group would say so only later, and the repository count as done until then.
 func (w *walk) start(ctx context.Context, begun *sync.WaitGroup, do func() error) error {
 	if err := w.entries.Acquire(ctx, 1); err != nil {
 		return err
@@ -128,7 +131,11 @@ func (w *walk) start(ctx context.Context, begun *sync.WaitGroup, do func() error
 	w.group.Go(func() error {
 		defer begun.Done()
 		defer w.entries.Release(1)
-		return do()
+		err := do()
+		if err != nil {
+			w.fail(err)
+		}
+		return err
 	})
 	return nil
 }
