@@ -47,8 +47,13 @@ func (e *Edge) LateUploads(_ context.Context, p LateUploadsParams) (int, error) 
 	return e.Edge.Gate().Late(p.Prefix, p.Idle), nil
 }
 
-// JournalEnd returns where this node's journal ends now.
-func (e *Edge) JournalEnd(context.Context) (journal.Position, error) {
+// JournalEnd returns where this node's journal ends now, when it gets every write of the prefixes in the table: worker processes of nginx that do not know all of them may be at work
+// for a while after a reload.
+func (e *Edge) JournalEnd(ctx context.Context) (journal.Position, error) {
+	defer beat(ctx, func() any { return nil })()
+	if err := e.Edge.Outlast(ctx); err != nil {
+		return journal.Position{}, err
+	}
 	return journal.End(e.Edge.Journal)
 }
 

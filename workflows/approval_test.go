@@ -84,6 +84,7 @@ func TestCommandsThatMakeNoSenseAreRefusedWithTheReasonAndLeaveNoTrace(t *testin
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
 			w.quiet = true
+			w.start = time.Date(2026, time.March, 2, 20, 0, 0, 0, time.UTC) // outside the window
 			var refused *reply
 			decisions := 0
 			w.at(c.when, func() { decisions = len(w.status().Report.Decisions); refused = w.order(c.update, c.command) })

@@ -12,6 +12,7 @@ import (
 	"transship/internal/journal"
 	"transship/internal/policy"
 	"transship/internal/registry"
+	"transship/internal/siteconf"
 )
 
 // mirror copies everything that the prefix has now. Its writes are watched from before the first listing, so that what is pushed meanwhile is in the
@@ -44,7 +45,7 @@ func (m *migration) watch(ctx workflow.Context) error {
 	var a *activities.Edge
 	for _, name := range m.edges() {
 		var end journal.Position
-		if err := workflow.ExecuteActivity(onEdge(ctx, name, reach, "where the journal of "+name+" ends"), a.JournalEnd).Get(ctx, &end); err != nil {
+		if err := workflow.ExecuteActivity(waitingOnEdge(ctx, name, siteconf.LongestKept, "where the journal of "+name+" ends"), a.JournalEnd).Get(ctx, &end); err != nil {
 			return err
 		}
 		m.state.Positions[m.From][name] = end

@@ -57,6 +57,14 @@ func onEdge(ctx workflow.Context, edge string, limit time.Duration, summary stri
 	})
 }
 
+// waitingOnEdge is for what one proxy node may have to wait for, up to limit. An edge that does not begin with it within reach is away.
+func waitingOnEdge(ctx workflow.Context, edge string, limit time.Duration, summary string) workflow.Context {
+	ctx = onEdge(ctx, edge, reach+limit, summary)
+	o := workflow.GetActivityOptions(ctx)
+	o.ScheduleToStartTimeout = reach
+	return workflow.WithActivityOptions(ctx, o)
+}
+
 // kindOf is the type of the application error in a failure, or "".
 func kindOf(err error) string {
 	var refused *temporal.ApplicationError

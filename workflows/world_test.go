@@ -49,6 +49,8 @@ type world struct {
 	// drainLost has drains find a write of restricted/r1:unknown whose nginx process died.
 	drainLost bool
 	// unattended lets the environment end while messages to people are still on their way.
+	// start is when the migration begins, for a test to which the time of day matters; zero is now.
+	start      time.Time
 	unattended bool
 	lossy      bool // somebody accepted that pushes are lost
 
@@ -134,6 +136,9 @@ func (w *world) migrate(in MigrateInput) (report.Report, error) {
 	w.env.SetTestTimeout(10 * time.Second)
 	w.env.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{&patientCancel{world: w}}})
 	w.env.SetDetachedChildWait(!w.unattended)
+	if !w.start.IsZero() {
+		w.env.SetStartTime(w.start)
+	}
 	w.env.OnSignalExternalWorkflow(mock.Anything, mock.Anything, mock.Anything, mock.Anything, mock.Anything).Return(nil) // in a continued run
 	w.env.RegisterWorkflow(Announcements)
 	w.env.RegisterActivity(&fakes{w})

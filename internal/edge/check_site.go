@@ -16,14 +16,15 @@ import (
 // checkSite reads the site's nginx configuration on this node, and says what in it keeps writes from being held or requests from following the
 // route. Only what is found leaves the node.
 func (e *Edge) checkSite(ctx context.Context) []Finding {
-	return append(e.checkBuild(ctx), e.checkConfiguration(ctx)...)
+	build, found := e.checkBuild(ctx)
+	return append(found, e.checkConfiguration(ctx, build)...)
 }
 
-func (e *Edge) checkBuild(ctx context.Context) []Finding {
+func (e *Edge) checkBuild(ctx context.Context) (build siteconf.Build, found []Finding) {
 	f := Finding{What: "edge " + e.Name + ": nginx has what holding and routing need"}
 	command, ok := e.asking("-V")
 	if !ok {
-		return nil // said of the configuration
+		return build, nil // said of the configuration
 	}
 	// It needs no rights, and a site's sudo may not let it.
 	if i := slices.IndexFunc(command, func(arg string) bool { return filepath.Base(arg) == "nginx" }); i > 0 && filepath.Base(command[0]) == "sudo" {
@@ -31,32 +32,23 @@ func (e *Edge) checkBuild(ctx context.Context) []Finding {
 	}
 	output, err := e.output(ctx, command)
 	if err != nil {
-		return []Finding{f.unknown(err, "let the edge worker's user run "+strings.Join(command, " "))}
+		return build, []Finding{f.unknown(err, "let the edge worker's user run "+strings.Join(command, " "))}
 	}
-	build, err := siteconf.ReadBuild(output)
+	build, err = siteconf.ReadBuild(output)
 	if err != nil {
-		return []Finding{f.unknown(err, "run "+strings.Join(command, " ")+": is it nginx?")}
+		return build, []Finding{f.unknown(err, "run "+strings.Join(command, " ")+": is it nginx?")}
 	}
 	tls := slices.ContainsFunc(e.Upstreams, func(u Upstream) bool { return u.TLS })
-	return f.of(build.Faults(tls))
+	return build, f.of(build.Faults(tls))
 }
 
-func (e *Edge) checkConfiguration(ctx context.Context) []Finding {
+func (e *Edge) checkConfiguration(ctx context.Context, build siteconf.Build) []Finding {
 	f := Finding{What: "edge " + e.Name + ": the site's nginx configuration routes and holds what it should"}
-	command, ok := e.asking("-T")
-	if !ok {
-		return []Finding{f.unknown(fmt.Errorf("edges.%s.nginx.test_command is %q, in which there is no -t to make -T of", e.Name, strings.Join(e.TestCommand, " ")),
-			"let test_command end in nginx … -t, or compare the site's files with `transship edge snippet` yourself")}
-	}
-	output, err := e.output(ctx, command)
+	site, cure, err := e.readSite(ctx)
 	if err != nil {
-		return []Finding{f.unknown(err, "let the edge worker's user run "+strings.Join(command, " ")+", as it may with -t (runbooks/edge.md)")}
+		return []Finding{f.unknown(err, cure)}
 	}
-	site, err := siteconf.Read([]byte(output), e.generated())
-	if err != nil {
-		return []Finding{f.unknown(err, "compare the site's files with `transship edge snippet` yourself")}
-	}
-	var expected siteconf.Expected
+	expected := siteconf.Expected{Version: build.Version}
 	for _, p := range e.known(e.Table()) {
 		expected.Prefixes = append(expected.Prefixes, string(p))
 	}
@@ -64,6 +56,21 @@ func (e *Edge) checkConfiguration(ctx context.Context) []Finding {
 		expected.Backends = append(expected.Backends, u.Address)
 	}
 	return f.of(site.Faults(expected))
+}
+
+// readSite reads the site's configuration; where it cannot, it says what would let it.
+func (e *Edge) readSite(ctx context.Context) (site *siteconf.Site, cure string, err error) {
+	command, ok := e.asking("-T")
+	if !ok {
+		return nil, "let test_command end in nginx … -t, or compare the site's files with `transship edge snippet` yourself",
+			fmt.Errorf("edges.%s.nginx.test_command is %q, in which there is no -t to make -T of", e.Name, strings.Join(e.TestCommand, " "))
+	}
+	output, err := e.output(ctx, command)
+	if err != nil {
+		return nil, "let the edge worker's user run " + strings.Join(command, " ") + ", as it may with -t (runbooks/edge.md)", err
+	}
+	site, err = siteconf.Read([]byte(output), e.generated())
+	return site, "compare the site's files with `transship edge snippet` yourself", err
 }
 
 func (c Config) generated() siteconf.Generated { return SiteFiles(c.Directory) }

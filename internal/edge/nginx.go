@@ -133,7 +133,7 @@ func (c Config) run(ctx context.Context, command []string) error {
 func (c Config) reload(ctx context.Context, hash string) error {
 	var old []int
 	if answer, err := ask[filesAnswer](ctx, c.filesURL()); err == nil {
-		old = workers(answer.PID)
+		old = siblings(answer.PID, accepts)
 	}
 	if err := c.run(ctx, c.ReloadCommand); err != nil {
 		return fmt.Errorf("edge %s: %w", c.Name, err)

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// workers returns the worker processes of the nginx master to which the worker pid belongs, itself included, that still take connections. It is empty
+// siblings returns the processes of the nginx master to which the worker pid belongs that are as asked for, itself included. It is empty
 // where /proc does not show them, as from another container.
-func workers(pid int) []int {
+func siblings(pid int, which func(pid int) bool) []int {
 	if !accepts(pid) {
 		return nil
 	}
@@ -18,7 +18,7 @@ func workers(pid int) []int {
 	var pids []int
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, stat := range stats {
-		if other, err := strconv.Atoi(filepath.Base(filepath.Dir(stat))); err == nil && parent(other) == master && accepts(other) {
+		if other, err := strconv.Atoi(filepath.Base(filepath.Dir(stat))); err == nil && parent(other) == master && which(other) {
 			pids = append(pids, other)
 		}
 	}
@@ -26,9 +26,14 @@ func workers(pid int) []int {
 }
 
 // accepts reports whether a process is an nginx worker that has not been told to stop: nginx says so in the process title.
-func accepts(pid int) bool {
+func accepts(pid int) bool { return titled(pid, false) }
+
+// stopping reports whether a process is an nginx worker that was told to stop, and has not.
+func stopping(pid int) bool { return titled(pid, true) }
+
+func titled(pid int, stopping bool) bool {
 	title, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
-	return err == nil && bytes.HasPrefix(title, []byte("nginx: worker process")) && !bytes.Contains(title, []byte("shutting down"))
+	return err == nil && bytes.HasPrefix(title, []byte("nginx: worker process")) && bytes.Contains(title, []byte("shutting down")) == stopping
 }
 
 // running reports whether a process exists. It is true where that cannot be told.

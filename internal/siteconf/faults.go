@@ -13,6 +13,8 @@ type Expected struct {
 	Prefixes []string
 	// Backends are the addresses, as host:port, by which nginx reaches the registries: whoever passes requests there serves a registry.
 	Backends []string
+	// Version is nginx's, if it is known.
+	Version [3]int
 }
 
 // Variables of the generated files.
@@ -118,6 +120,9 @@ func (s *Site) ofServer(web, server *block, e Expected) (faults []Fault) {
 	}
 	if serves && s.includes(server, g.Server) {
 		faults = append(faults, silenced(web, server)...)
+	}
+	if serves {
+		faults = append(faults, ofReloads(server, e.Version)...)
 	}
 	return faults
 }

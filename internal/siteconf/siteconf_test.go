@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -97,9 +98,14 @@ func dump(nginxConf, site string) []byte {
 
 func faults(t *testing.T, nginxConf, site string) []Fault {
 	t.Helper()
+	return parsed(t, nginxConf, site).Faults(expected)
+}
+
+func parsed(t *testing.T, nginxConf, site string) *Site {
+	t.Helper()
 	s, err := Read(dump(nginxConf, site), generated)
 	require.NoError(t, err)
-	return s.Faults(expected)
+	return s
 }
 
 func TestASiteThatIsWellHasNoFault(t *testing.T) {
@@ -279,4 +285,39 @@ func TestABuildThatLacksSomething(t *testing.T) {
 	}
 	_, err := ReadBuild("sudo: a password is required")
 	require.ErrorIs(t, err, ErrBuild)
+}
+
+func TestWhatAReloadDoesToIdleConnections(t *testing.T) {
+	for _, c := range []struct {
+		server  string
+		version [3]int
+		what    string
+		warning bool
+		kept    time.Duration
+	}{
+		{server: "", version: [3]int{1, 22, 1}},
+		{server: ""},
+		{server: "", version: [3]int{1, 30, 6}, what: "a reload of nginx closes idle connections at once", warning: true},
+		{server: "keepalive_timeout 0;", version: [3]int{1, 30, 6}},
+		{server: "keepalive_min_timeout 10s;", version: [3]int{1, 30, 6}, kept: 10 * time.Second},
+		{server: "keepalive_min_timeout 10;", version: [3]int{1, 30, 6}, kept: 10 * time.Second},
+		{server: `keepalive_min_timeout "1m 30";`, version: [3]int{1, 30, 6}, kept: 90 * time.Second},
+		{server: "keepalive_min_timeout 1h;", version: [3]int{1, 30, 6}, kept: time.Hour, what: "idle connections outlast a reload by 1h"},
+		{server: "keepalive_min_timeout 1d;", kept: 24 * time.Hour, what: "idle connections outlast a reload by 1d"},
+	} {
+		planted := strings.Replace(site, "  client_max_body_size 0;\n", "  client_max_body_size 0;\n  "+c.server+"\n", 1)
+		s := parsed(t, nginxConf, planted)
+		require.Equal(t, c.kept, s.KeptOpen(), c.server)
+		e := expected
+		e.Version = c.version
+		found := s.Faults(e)
+		if c.what == "" {
+			require.Empty(t, found, c.server)
+			continue
+		}
+		require.Len(t, found, 1, c.server)
+		require.Contains(t, found[0].What, c.what)
+		require.Contains(t, found[0].Cure, "write keepalive_min_timeout 10s;")
+		require.Equal(t, c.warning, found[0].Warning)
+	}
 }
