@@ -48,7 +48,7 @@ func (e *Edge) checkConfiguration(ctx context.Context, build siteconf.Build) []F
 	if err != nil {
 		return []Finding{f.unknown(err, cure)}
 	}
-	expected := siteconf.Expected{Version: build.Version}
+	expected := siteconf.Expected{KeepsIdle: build.KeepsIdle()}
 	for _, p := range e.known(e.Table()) {
 		expected.Prefixes = append(expected.Prefixes, string(p))
 	}

@@ -109,11 +109,11 @@ func (f *fitted) write(c Config, public, cacheKey, more string) {
 		user = "user root;"
 	}
 	files := map[string]string{"push": "pusher:{PLAIN}p\n", "read": "reader:{PLAIN}r\npusher:{PLAIN}p\n", "all": "other:{PLAIN}o\n"}
-	files["nginx.conf"] = strings.NewReplacer("DIR", f.dir, "GENERATED", c.Directory, "PUBLIC", public, "STATUS", strings.TrimPrefix(f.url, "http://"), "USER", user).Replace(`USER
+	files["nginx.conf"] = strings.NewReplacer("DIR", f.dir, "GENERATED", c.Directory, "PUBLIC", public, "STATUS", strings.TrimPrefix(f.url, "http://"), "USER", user, "KEEPS", keepsIdle(f.t)).Replace(`USER
 daemon off; worker_processes 2; pid DIR/nginx.pid; error_log DIR/error.log warn;
 events { worker_connections 512; }
 http {
-  access_log DIR/access.log;
+  access_log DIR/access.log; KEEPS
   client_body_temp_path DIR/temp/body; proxy_temp_path DIR/temp/proxy; fastcgi_temp_path DIR/temp/fastcgi; uwsgi_temp_path DIR/temp/uwsgi; scgi_temp_path DIR/temp/scgi;
   proxy_cache_path DIR/cache keys_zone=blobs:1m;
   include GENERATED/transship_http.conf;

@@ -7,8 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -76,12 +74,7 @@ func TestAPrefixIsWatchedWhenOlderProcessesHaveEndedWhatTheyHadBegun(t *testing.
 // The same on idle connections, which nginx keeps open since 1.27.4 if the site wants that: older ones close them, and there is nothing to wait for.
 func TestAPrefixIsWatchedWhenIdleConnectionsOfOlderProcessesAreGone(t *testing.T) {
 	n := newNode(t)
-	require.NoError(t, os.WriteFile(filepath.Join(n.dir, "extra1.conf"), []byte("keepalive_min_timeout 4s;\n"), 0o644))
-	keeps := n.run(t.Context(), n.TestCommand) == nil
-	if !keeps {
-		require.NoError(t, os.Remove(filepath.Join(n.dir, "extra1.conf")))
-	}
-	require.NoError(t, n.reload(t.Context(), hashIn(n.files(t))))
+	keeps := keepsIdle(t) != ""
 	n.apply(1, route("restricted", routing.Open, "old"))
 	used, idle := n.connect(), n.connect()
 	for _, c := range []*connection{used, idle} {
@@ -102,10 +95,4 @@ func TestAPrefixIsWatchedWhenIdleConnectionsOfOlderProcessesAreGone(t *testing.T
 	if idle.answer() == http.StatusCreated {
 		n.journaled(unnamed + "late")
 	}
-}
-
-func (n *node) files(t *testing.T) map[string]string {
-	files, err := n.installed()
-	require.NoError(t, err)
-	return files
 }

@@ -23,6 +23,7 @@ import (
 
 	"transship/internal/journal"
 	"transship/internal/routing"
+	"transship/internal/siteconf"
 	"transship/lab/servers"
 )
 
@@ -138,7 +139,7 @@ func (n *node) writeSite(c Config) {
 daemon off; worker_processes 2; pid %[2]s/nginx.pid; error_log %[2]s/error.log warn;
 events { worker_connections 512; }
 http {
-  access_log off;
+  access_log off; %[5]s
   client_body_temp_path %[2]s/temp/body; proxy_temp_path %[2]s/temp/proxy;
   fastcgi_temp_path %[2]s/temp/fastcgi; uwsgi_temp_path %[2]s/temp/uwsgi; scgi_temp_path %[2]s/temp/scgi;
   include %[3]s/transship_http.conf;
@@ -158,8 +159,20 @@ http {
     include %[2]s/extra*.conf;
   }
 }
-`, user, n.dir, c.Directory, strings.TrimPrefix(n.url, "http://"))
+`, user, n.dir, c.Directory, strings.TrimPrefix(n.url, "http://"), keepsIdle(n.t))
 	require.NoError(n.t, os.WriteFile(filepath.Join(n.dir, "nginx.conf"), []byte(site), 0o644))
+}
+
+// keepsIdle is what doctor asks of a site whose nginx can do it.
+func keepsIdle(t testing.TB) string {
+	output, err := exec.Command("nginx", "-V").CombinedOutput()
+	require.NoError(t, err)
+	build, err := siteconf.ReadBuild(string(output))
+	require.NoError(t, err)
+	if !build.KeepsIdle() {
+		return ""
+	}
+	return "keepalive_min_timeout 3s;"
 }
 
 // start runs nginx until the test ends, and stops exactly that process with its workers.

@@ -13,8 +13,8 @@ type Expected struct {
 	Prefixes []string
 	// Backends are the addresses, as host:port, by which nginx reaches the registries: whoever passes requests there serves a registry.
 	Backends []string
-	// Version is nginx's, if it is known.
-	Version [3]int
+	// KeepsIdle says that this nginx could keep idle connections over a reload.
+	KeepsIdle bool
 }
 
 // Variables of the generated files.
@@ -122,7 +122,7 @@ func (s *Site) ofServer(web, server *block, e Expected) (faults []Fault) {
 		faults = append(faults, silenced(web, server)...)
 	}
 	if serves {
-		faults = append(faults, ofReloads(server, e.Version)...)
+		faults = append(faults, ofReloads(server, e.KeepsIdle)...)
 	}
 	return faults
 }

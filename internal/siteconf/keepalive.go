@@ -11,6 +11,9 @@ import (
 
 var keeping = [3]int{1, 27, 4}
 
+// KeepsIdle tells whether this nginx can keep idle connections over a reload. One that nothing is known of cannot.
+func (b Build) KeepsIdle() bool { return !older(b.Version, keeping) }
+
 // LongestKept is how long idle connections may outlast a reload. A prefix that was added by it is not moved before they are gone.
 const LongestKept = 2 * time.Minute
 
@@ -38,14 +41,14 @@ func duration(said string) time.Duration {
 }
 
 // ofReloads judges what becomes of idle connections of a server. An nginx that cannot keep them is no fault: name the prefixes, and it is hardly ever reloaded.
-func ofReloads(server *block, version [3]int) []Fault {
+func ofReloads(server *block, could bool) []Fault {
 	kept := server.inherited(keepMin)
 	if kept != nil && duration(kept.arg(0)) > LongestKept {
 		return []Fault{kept.fault(fmt.Sprintf("idle connections outlast a reload by %s: for as long, nginx goes on taking writes of a prefix that was added by it, and nobody holds them", kept.arg(0)),
 			"write "+keepMin+" 10s;")}
 	}
 	closed := server.inherited("keepalive_timeout")
-	if kept != nil || version == ([3]int{}) || older(version, keeping) || closed != nil && duration(closed.arg(0)) == 0 {
+	if kept != nil || !could || closed != nil && duration(closed.arg(0)) == 0 {
 		return nil
 	}
 	f := server.fault("a reload of nginx closes idle connections at once: a client that just sends a write on one gets a reset", "write "+keepMin+" 10s; into this server block, or around it")

@@ -309,7 +309,7 @@ func TestWhatAReloadDoesToIdleConnections(t *testing.T) {
 		s := parsed(t, nginxConf, planted)
 		require.Equal(t, c.kept, s.KeptOpen(), c.server)
 		e := expected
-		e.Version = c.version
+		e.KeepsIdle = Build{Version: c.version}.KeepsIdle()
 		found := s.Faults(e)
 		if c.what == "" {
 			require.Empty(t, found, c.server)
