@@ -113,11 +113,11 @@ func (d *delta) note(deleted int, kept ...string) {
 
 func (d *delta) carryBlob(ctx context.Context, r *repository, of digest.Digest) error {
 	path := distribution.Path{Kind: distribution.Layer, Repository: r.name, Digest: of}
-	there, err := r.linkedAt(ctx, d.From.Store, path)
+	there, err := r.linkedAtSource(ctx, path)
 	if err != nil || !there { // never stored, such as a mount that became an upload; or deleted
 		return err
 	}
-	if there, err = r.linkedAt(ctx, d.To.Store, path); err != nil || there {
+	if there, err = r.linkedAtTarget(ctx, path); err != nil || there {
 		return err
 	}
 	return r.carryLayer(ctx, path, distribution.LinkMD5(of))
@@ -126,10 +126,10 @@ func (d *delta) carryBlob(ctx context.Context, r *repository, of digest.Digest) 
 // carryManifest brings a manifest with all that it needs, and reports whether the source has it.
 func (d *delta) carryManifest(ctx context.Context, r *repository, of digest.Digest) (there bool, err error) {
 	path := distribution.Path{Kind: distribution.Revision, Repository: r.name, Digest: of}
-	if there, err = r.linkedAt(ctx, d.From.Store, path); err != nil || !there {
+	if there, err = r.linkedAtSource(ctx, path); err != nil || !there {
 		return false, err
 	}
-	linked, err := r.linkedAt(ctx, d.To.Store, path)
+	linked, err := r.linkedAtTarget(ctx, path)
 	if err != nil || linked { // then it has all that it needs as well
 		return true, err
 	}
@@ -198,11 +198,11 @@ func (m *Mirror) CompareChanges(ctx context.Context, changes []journal.Change) (
 	group.SetLimit(m.Jobs)
 	for i, c := range changes {
 		group.Go(func() error {
-			want, err := m.state(inner, m.From.Store, c)
+			want, err := m.state(inner, m.From.Store, m.linkedAtSource, c)
 			if err != nil || want == "" { // deleted, or never there: what the target keeps of it is in the result of the delta
 				return err
 			}
-			have, err := m.state(inner, m.To.Store, c)
+			have, err := m.state(inner, m.To.Store, m.linkedAtTarget, c)
 			if err == nil && have != want {
 				found[i] = &registry.Difference{Repository: c.Repository, Tag: c.Reference, Kind: registry.DifferentTag, Want: want.String(), Have: have.String()}
 			}
@@ -222,7 +222,7 @@ func (m *Mirror) CompareChanges(ctx context.Context, changes []journal.Change) (
 }
 
 // state is the digest that a changed thing has in a store; empty when it is not there.
-func (m *Mirror) state(ctx context.Context, store objectstore.Store, c journal.Change) (digest.Digest, error) {
+func (m *Mirror) state(ctx context.Context, store objectstore.Store, linked func(context.Context, distribution.Path) (bool, error), c journal.Change) (digest.Digest, error) {
 	path := distribution.Path{Repository: c.Repository, Digest: digest.Digest(c.Reference)}
 	switch {
 	case !journal.IsDigest(c.Reference):
@@ -239,7 +239,7 @@ func (m *Mirror) state(ctx context.Context, store objectstore.Store, c journal.C
 	default:
 		path.Kind = distribution.Revision
 	}
-	there, err := m.linkedAt(ctx, store, path)
+	there, err := linked(ctx, path)
 	if err != nil || !there {
 		return "", err
 	}

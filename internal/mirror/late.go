@@ -98,11 +98,11 @@ func (r *repository) bringPart(ctx context.Context, part digest.Digest) (bool, e
 		return false, nil
 	}
 	path := distribution.Path{Kind: distribution.Revision, Repository: r.name, Digest: part}
-	there, err := r.linkedAt(ctx, r.To.Store, path)
+	there, err := r.linkedAtTarget(ctx, path)
 	if err != nil || there {
 		return there, err
 	}
-	if there, err = r.linkedAt(ctx, r.From.Store, path); err != nil || !there {
+	if there, err = r.linkedAtSource(ctx, path); err != nil || !there {
 		return false, err
 	}
 	if err := r.carryRevision(ctx, path, distribution.LinkMD5(part)); err != nil {

@@ -72,10 +72,24 @@ func (m *Mirror) link(ctx context.Context, key string, d digest.Digest) error {
 	})
 }
 
-// linkedAt reports whether a store has a link, whatever its listing shows.
-func (m *Mirror) linkedAt(ctx context.Context, store objectstore.Store, path distribution.Path) (there bool, err error) {
+// linkedAtSource reports whether the source has a link, whatever its listing shows, or the link says.
+func (m *Mirror) linkedAtSource(ctx context.Context, path distribution.Path) (there bool, err error) {
 	err = m.within(ctx, func() error {
-		there, err = exists(ctx, store, path.Key())
+		there, err = exists(ctx, m.From.Store, path.Key())
+		return err
+	})
+	return there, err
+}
+
+// linkedAtTarget reports whether the target has a link that says what its path says, whatever its listing shows. An empty one does not count: a registry that is killed while it writes a link to
+// a disk leaves that (Distribution's filesystem driver, PutContent).
+func (m *Mirror) linkedAtTarget(ctx context.Context, path distribution.Path) (there bool, err error) {
+	err = m.within(ctx, func() error {
+		object, err := m.To.Store.Stat(ctx, path.Key(), objectstore.ReadOptions{Newest: true})
+		if errors.Is(err, objectstore.ErrNotExist) {
+			return nil
+		}
+		there = err == nil && (object.MD5 == "" || object.MD5 == distribution.LinkMD5(path.Digest))
 		return err
 	})
 	return there, err

@@ -162,12 +162,12 @@ func (r *repository) hasLayer(ctx context.Context, layer, manifest digest.Digest
 		return false, nil
 	}
 	path := distribution.Path{Kind: distribution.Layer, Repository: r.name, Digest: layer}
-	there, err := r.linkedAt(ctx, r.To.Store, path)
+	there, err := r.linkedAtTarget(ctx, path)
 	if err != nil || there {
 		return there, err
 	}
 	// The listing of the source may lag behind: the link is there, though it was not listed.
-	if there, err = r.linkedAt(ctx, r.From.Store, path); err != nil {
+	if there, err = r.linkedAtSource(ctx, path); err != nil {
 		return false, err
 	}
 	if there {

@@ -62,7 +62,7 @@ func (r *repository) endTag(ctx context.Context) error {
 	}
 	if !t.atFrom && len(t.index) > 0 {
 		// Its history is listed and it is not: either the listing lags behind, or the tag has lost its link.
-		there, err := r.linkedAt(ctx, r.From.Store, distribution.Path{Kind: distribution.TagCurrent, Repository: r.name, Tag: t.name})
+		there, err := r.linkedAtSource(ctx, distribution.Path{Kind: distribution.TagCurrent, Repository: r.name, Tag: t.name})
 		if err != nil {
 			return err
 		}

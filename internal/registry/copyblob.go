@@ -42,7 +42,7 @@ func (w *run) blob(ctx context.Context, want v1.Descriptor) error {
 // bring copies a blob unless the target has it. left reports a foreign layer that the source does not have either.
 func (w *run) bring(ctx context.Context, want v1.Descriptor) (left bool, err error) {
 	size, ok, err := w.To.HasBlob(ctx, w.repository, want.Digest)
-	if err != nil {
+	if err != nil && !unreadable(err) {
 		return false, err
 	}
 	if ok {

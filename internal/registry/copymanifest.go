@@ -14,8 +14,8 @@ import (
 // references (index to child, referrer to subject), which are hashes and so can never form a circle.
 func (w *run) manifest(ctx context.Context, digest v1.Hash) error {
 	_, err := w.done.do(ctx, digest.String(), func() (struct{}, error) {
-		_, err := w.resolve(ctx, w.To, digest.String())
-		if err == nil || !errors.Is(err, ErrNotFound) {
+		_, there, err := w.held(ctx, digest.String())
+		if err != nil || there {
 			return struct{}{}, err
 		}
 		m, err := w.read(ctx, digest)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -94,12 +95,12 @@ func (w *run) follow(ctx context.Context, tag string) (tagged, error) {
 		if bad != nil && want.Digest == of {
 			return tagged{}, bad
 		}
-		have, err := w.resolve(ctx, w.To, tag)
-		if err == nil && have.Digest == want.Digest {
-			return tagged{desc: want, unchanged: true}, nil
-		}
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		have, there, err := w.held(ctx, tag)
+		if err != nil {
 			return tagged{}, err
+		}
+		if there && have.Digest == want.Digest {
+			return tagged{desc: want, unchanged: true}, nil
 		}
 		m, err := w.read(ctx, want.Digest)
 		var broken bool
@@ -138,14 +139,30 @@ func (w *run) putTag(ctx context.Context, tag string, m *Manifest) (broken bool,
 		}
 		return broken, w.put(ctx, tag, m)
 	}
-	_, err = w.resolve(ctx, w.To, m.Digest.String())
-	if errors.Is(err, ErrNotFound) {
-		return false, w.complete(ctx, tag, m)
-	}
+	_, there, err := w.held(ctx, m.Digest.String())
 	if err != nil {
 		return false, err
 	}
+	if !there {
+		return false, w.complete(ctx, tag, m)
+	}
 	return false, w.put(ctx, tag, m)
+}
+
+// held says what the target has under a reference. What it cannot read counts as absent, and is put again.
+func (w *run) held(ctx context.Context, reference string) (have v1.Descriptor, there bool, err error) {
+	have, err = w.resolve(ctx, w.To, reference)
+	if errors.Is(err, ErrNotFound) || unreadable(err) {
+		return v1.Descriptor{}, false, nil
+	}
+	return have, err == nil, err
+}
+
+// unreadable reports whether a registry answered 500 each time. Distribution does for a link that is empty, because the registry was killed while it wrote that to a disk, until it is written
+// again (filesystem driver, PutContent).
+func unreadable(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Status == http.StatusInternalServerError
 }
 
 func (w *run) resolve(ctx context.Context, r *Registry, reference string) (v1.Descriptor, error) {
