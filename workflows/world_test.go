@@ -48,9 +48,9 @@ type world struct {
 	quiet   bool // clients push nothing by themselves
 	// drainLost has drains find a write of restricted/r1:unknown whose nginx process died.
 	drainLost bool
-	// unattended lets the environment end while messages to people are still on their way.
 	// start is when the migration begins, for a test to which the time of day matters; zero is now.
-	start      time.Time
+	start time.Time
+	// unattended lets the environment end while messages to people are still on their way.
 	unattended bool
 	lossy      bool // somebody accepted that pushes are lost
 

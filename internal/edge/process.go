@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// siblings returns the processes of the nginx master to which the worker pid belongs that are as asked for, itself included. It is empty
-// where /proc does not show them, as from another container.
+// siblings returns those worker processes of the nginx master of the worker pid, which takes connections, that are as asked for; pid may be one of them. It is empty where /proc
+// does not show them, as from another container.
 func siblings(pid int, which func(pid int) bool) []int {
 	if !accepts(pid) {
 		return nil
